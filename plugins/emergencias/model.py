@@ -1,0 +1,58 @@
+"""The alert: its fields, its identity and its bytes on the intake topic."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import orjson
+
+ORIGINAL_FIELDS = (
+    "tipo_emergencia",
+    "cuerpo_necesario",
+    "grado",
+    "localizacion",
+    "fecha",
+    "requiere_medico",
+    "contacto",
+)
+"""The seven fields of the first version of this system, same order and meaning."""
+
+EXTRA_FIELDS = ("id_ejecucion", "codigo_provincia", "latitud", "longitud")
+"""What this version adds to an alert, in order, after the original fields."""
+
+ALERT_FIELDS = ORIGINAL_FIELDS + EXTRA_FIELDS
+
+ID_RECIPE = "uuid5(uuid5(NAMESPACE_URL, 'emergencias-112'), '<id_ejecucion>#<n>'), n from 0"
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "emergencias-112")
+
+MEDICAL_BODIES = frozenset({"Ambulancia", "Medicos"})
+
+
+def alert_id(id_ejecucion: str, sequence: int) -> str:
+    """Return the id of the `sequence`-th alert (from 0) of a run.
+
+    The id depends on nothing else, so a retried or repeated run plans the same ids and a resend
+    can be told from a new alert.
+    """
+    return str(uuid.uuid5(_NAMESPACE, f"{id_ejecucion}#{sequence}"))
+
+
+def encode_alert(payload: dict[str, Any], id_ejecucion: str) -> bytes:
+    """Return the intake topic's value: one JSON object, UTF-8, fields in the contract's order.
+
+    `id_ejecucion` replaces whatever the payload says, so that a replayed export belongs to the run
+    that replays it.
+    """
+    ordered = {name: payload.get(name) for name in ALERT_FIELDS}
+    ordered["id_ejecucion"] = id_ejecucion
+    return orjson.dumps(ordered)
+
+
+def needs_ambulance(requiere_medico: str | None, cuerpo_necesario: str | None) -> bool:
+    """Say whether an urgent alert gets an ambulance.
+
+    Routing of everything else is written in SQL; T2.2's filter is this function's complement, and
+    reconciliation proves on every run that together they take each alert of T2 exactly once.
+    """
+    return requiere_medico == "Si" or cuerpo_necesario in MEDICAL_BODIES
