@@ -26,6 +26,15 @@ ALERT_FIELDS = ORIGINAL_FIELDS + EXTRA_FIELDS
 ID_RECIPE = "uuid5(uuid5(NAMESPACE_URL, 'emergencias-112'), '<id_ejecucion>#<n>'), n from 0"
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "emergencias-112")
 
+T1 = "T1_Recepcion_avisos"
+T2 = "T2_Centro_112"
+T2_1 = "T2.1_Sanitarios_112"
+T2_2 = "T2.2_Centro_de_mando"
+T2_3 = "T2.3_Cuerpos_112"
+T3 = "T3_No_Urgencias"
+T4 = "T4_Revision_manual"
+"""The topics that Python reads or writes by name; a test holds them to the catalogue."""
+
 MEDICAL_BODIES = frozenset({"Ambulancia", "Medicos"})
 
 

@@ -1,0 +1,246 @@
+"""The plan of a run: what it will send, written down before the first alert is sent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict
+from upath import UPath
+
+from emergencias import model, sources
+from emergencias.params import RunParams, Source
+
+if TYPE_CHECKING:
+    from emergencias.settings import Settings
+    from kafka_io import ClientConfig
+
+PLAN_FILE = "plan.json"
+
+
+class PlanConflictError(RuntimeError):
+    """The run has a plan already, and what is asked for now differs from it."""
+
+
+class Interval(BaseModel):
+    """Half-open span of the simulated events' times, with offsets."""
+
+    model_config = ConfigDict(frozen=True)
+    start: datetime
+    end: datetime
+
+
+class InputFile(BaseModel):
+    """The file that a run replays, as it was when the plan was made."""
+
+    model_config = ConfigDict(frozen=True)
+    path: str
+    format: str
+    sha256: str
+    unreadable_dates: int = 0
+
+
+class Plan(BaseModel):
+    """What a run sends, from where on T1 it is to be looked for, and how its ids are made.
+
+    A cleared, retried or repeated run goes on from this file. Without it a retry could not tell
+    the alerts that it still owes from those already sent.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int = 1
+    id_ejecucion: str
+    instance: str
+    dag_id: str
+    run_id: str
+    created_at: datetime
+    created_ms: int
+    params: RunParams
+    seed: int
+    interval: Interval
+    alerts: int
+    input: InputFile | None
+    id_recipe: str
+    t1_start_offsets: dict[str, int]
+
+    @property
+    def source(self) -> Source:
+        """Where the alerts come from."""
+        return self.params.source
+
+    def alert_id(self, sequence: int) -> str:
+        """Return the id of the plan's `sequence`-th alert, from 0."""
+        return model.alert_id(self.id_ejecucion, sequence)
+
+
+def execution_id(instance: str, dag_id: str, run_id: str) -> str:
+    """Return id_ejecucion, the run's identity on every topic."""
+    return f"{instance}/{dag_id}/{run_id}"
+
+
+def run_folder(export_root: str, dag_id: str, run_id: str) -> UPath:
+    """Return the folder of a run's files.
+
+    Each part is percent-encoded whole, so that a run id with a slash or dots cannot leave it.
+    """
+    return UPath(export_root) / _segment(dag_id) / _segment(run_id)
+
+
+def seed_of(run_id: str) -> int:
+    """Return the seed that a run without one gets: the same for every retry of it."""
+    return int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:8]) >> 1
+
+
+def make_plan(
+    config: ClientConfig,
+    settings: Settings,
+    *,
+    dag_id: str,
+    run_id: str,
+    params: RunParams,
+    interval_end: datetime,
+    retention_ms: int,
+) -> Plan:
+    """Return the run's plan, writing it if this is the run's first try.
+
+    Args:
+        config: Settings of the Kafka clients.
+        settings: The pipeline's settings.
+        dag_id: The DAG.
+        run_id: The run; together with the DAG and the instance its identity.
+        params: What the run was asked for.
+        interval_end: End of the day whose events a simulated run tells.
+        retention_ms: How long T1 keeps a record; an older plan cannot be gone on with.
+
+    Raises:
+        PlanConflictError: The run's plan was made for other parameters or for another content of
+            the file, or is older than T1's retention.
+        sources.SourceError: The input file cannot be replayed.
+        kafka_io.KafkaIoError: T1's offsets cannot be read.
+
+    Guarantees that the plan is on disk before it returns, and that of two tries at once both
+    return the same one.
+    """
+    path = run_folder(settings.export_root, dag_id, run_id) / PLAN_FILE
+    if path.exists():
+        plan = Plan.model_validate_json(path.read_text())
+        _check_same(plan, params, retention_ms, path)
+        return plan
+    plan = _new_plan(config, settings, dag_id, run_id, params, interval_end)
+    _write_once(path, plan.model_dump_json(indent=2) + "\n")
+    return Plan.model_validate_json(path.read_text())
+
+
+def load_plan(settings: Settings, dag_id: str, run_id: str) -> Plan:
+    """Return the plan that `make_plan` wrote.
+
+    Raises:
+        PlanConflictError: There is none; the message says to run `plan_run` first.
+    """
+    path = run_folder(settings.export_root, dag_id, run_id) / PLAN_FILE
+    if not path.exists():
+        raise PlanConflictError(
+            f"Run {run_id!r} has no plan at {path}. Clear the task plan_run and run again from it; "
+            "if the folder was deleted by hand, start a new run."
+        )
+    return Plan.model_validate_json(path.read_text())
+
+
+def _new_plan(
+    config: ClientConfig,
+    settings: Settings,
+    dag_id: str,
+    run_id: str,
+    params: RunParams,
+    interval_end: datetime,
+) -> Plan:
+    from kafka_io import high_watermarks
+
+    source_file = None
+    alerts = params.alerts
+    if params.input_path is not None:
+        summary = sources.inspect(params.input_path)
+        alerts = summary.alerts
+        source_file = InputFile(
+            path=params.input_path,
+            format=summary.format,
+            sha256=summary.sha256,
+            unreadable_dates=summary.fechas_sin_leer,
+        )
+    now = datetime.now(UTC)
+    end = interval_end.astimezone(UTC)
+    return Plan(
+        id_ejecucion=execution_id(settings.instance, dag_id, run_id),
+        instance=settings.instance,
+        dag_id=dag_id,
+        run_id=run_id,
+        created_at=now,
+        created_ms=int(now.timestamp() * 1000),
+        params=params,
+        seed=seed_of(run_id) if params.seed is None else params.seed,
+        interval=Interval(start=end - timedelta(days=1), end=end),
+        alerts=alerts,
+        input=source_file,
+        id_recipe=model.ID_RECIPE,
+        t1_start_offsets={
+            str(partition): offset
+            for (_, partition), offset in high_watermarks(config, [model.T1]).items()
+        },
+    )
+
+
+def _check_same(plan: Plan, params: RunParams, retention_ms: int, path: UPath) -> None:
+    if plan.params != params:
+        before, now = plan.params.model_dump(mode="json"), params.model_dump(mode="json")
+        changed = ", ".join(
+            f"{name}: {before[name]!r} -> {now[name]!r}"
+            for name in before
+            if before[name] != now[name]
+        )
+        raise PlanConflictError(
+            f"Run {plan.run_id!r} was planned with other parameters ({changed}), and part of it "
+            f"may be sent already. Start a new run, or give the run its old parameters. "
+            f"Plan: {path}"
+        )
+    age_ms = int(datetime.now(UTC).timestamp() * 1000) - plan.created_ms
+    if age_ms >= retention_ms:
+        raise PlanConflictError(
+            f"The plan of run {plan.run_id!r} is {timedelta(milliseconds=age_ms).days} days old and "
+            f"{model.T1} keeps records for {timedelta(milliseconds=retention_ms).days}: what was "
+            "sent can no longer be told from what was not. Start a new run."
+        )
+    if plan.input is not None:
+        found = sources.sha256(plan.input.path)
+        if found != plan.input.sha256:
+            raise PlanConflictError(
+                f"{plan.input.path} changed since run {plan.run_id!r} was planned "
+                f"(SHA-256 {plan.input.sha256[:12]}… then, {found[:12]}… now). "
+                "Put the old file back, or start a new run for the new one."
+            )
+
+
+def _segment(name: str) -> str:
+    encoded = quote(name, safe="")
+    return encoded.replace(".", "%2E") if not encoded.strip(".") else encoded
+
+
+def _write_once(path: UPath, text: str) -> Any:
+    """Write the file unless it exists, never leaving half of it under its final name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    beside.write_text(text)
+    try:
+        if path.protocol in ("", "file", "local"):
+            try:
+                os.link(beside.path, path.path)
+            except FileExistsError:
+                return
+        elif not path.exists():
+            path.fs.copy(beside.path, path.path)
+    finally:
+        beside.unlink()
