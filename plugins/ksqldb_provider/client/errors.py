@@ -62,9 +62,7 @@ class ServerNotReadyError(KsqlDbError):
     """The server is up but still starting, or cannot reach Kafka."""
 
     retryable = True
-    next_step = (
-        "Wait until it has started; if it stays so, look at its log and at Kafka."
-    )
+    next_step = "Wait until it has started; if it stays so, look at its log and at Kafka."
 
 
 class ServerFaultError(KsqlDbError):
@@ -168,9 +166,7 @@ class CommandTimeoutError(KsqlDbError):
 class QueryFailedError(KsqlDbError):
     """A persistent query is gone, paused or has failed: its records are not processed."""
 
-    next_step = (
-        "Mend the cause (a missing topic, a missing right), then look at EXPLAIN of it."
-    )
+    next_step = "Mend the cause (a missing topic, a missing right), then look at EXPLAIN of it."
 
 
 class UnexpectedAnswerError(KsqlDbError):

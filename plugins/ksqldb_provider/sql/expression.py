@@ -88,9 +88,7 @@ def _canonical(node: Any, sources: frozenset[str]) -> Canonical:
             return str(node)
 
 
-def _operands(
-    node: exp.Expr, operator: type[exp.Expr], sources: frozenset[str]
-) -> list[Canonical]:
+def _operands(node: exp.Expr, operator: type[exp.Expr], sources: frozenset[str]) -> list[Canonical]:
     """Flatten `a AND (b AND c)`: grouping within one operator changes nothing."""
     from sqlglot import exp
 
