@@ -1,0 +1,541 @@
+"""Proves that a run lost no alert and doubled none, from the plan to the written files."""
+
+# ruff: noqa: S608 (the SQL is built of constants and quoted names, for a private database)
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from emergencias import model
+from emergencias.export import (
+    ALERTS_JSON,
+    ALERTS_PARQUET,
+    DELIVERIES_PARQUET,
+    FILES,
+    MEDICAL_JSON,
+)
+from emergencias.manifest import (
+    FIRST_IDS,
+    Check,
+    FileEntry,
+    Manifest,
+    OffsetRange,
+    ReconciliationError,
+    Review,
+    TopicCount,
+    software_versions,
+    write_manifest,
+)
+from emergencias.plan import PLAN_FILE
+from emergencias.routes import IS_JSON, JSON_KEYS, Route, Routes, load_routes
+from emergencias.window import (
+    FOREIGN,
+    ORPHAN,
+    OTHER_RUN,
+    RUN,
+    TOMBSTONE,
+    Window,
+    known_runs,
+    open_window,
+)
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+    from emergencias.plan import Plan
+    from kafka_io import ClientConfig
+
+__all__ = ["ReconciliationError", "check_window", "reconcile_run", "reconcile_window"]
+
+_ID = "coalesce(clave, particion || ':' || posicion)"
+
+
+def reconcile_run(
+    config: ClientConfig,
+    plan: Plan,
+    folder: UPath,
+    sql_folder: Path,
+    *,
+    is_known: Callable[[str], bool] | None = None,
+    timeout_s: float = 60,
+) -> Manifest:
+    """Check a run against its plan and write its manifest, whether the checks hold or not.
+
+    Args:
+        config: Settings of the Kafka clients.
+        plan: The run's plan; everything is counted from it.
+        folder: The run's folder, with the files that `export_run` wrote.
+        sql_folder: The routing SQL, whose conditions are evaluated again by a second engine.
+        is_known: Whether an id_ejecucion is another run's; by default, if it has a plan.
+        timeout_s: How long a read may make no progress.
+
+    Returns:
+        The manifest; call its `raise_if_failed`.
+
+    Raises:
+        emergencias.routes.RoutingSqlError: A condition of the routing SQL cannot be checked.
+        kafka_io.KafkaIoError: A topic cannot be read to its end.
+
+    Guarantees that it changes no topic and may be repeated. Records of others in the window are
+    counted and break nothing.
+    """
+    routes = load_routes(sql_folder)
+    known = is_known or known_runs(plan, folder)
+    with open_window(config, plan, routes, known, timeout_s=timeout_s) as window:
+        manifest = reconcile_window(window, plan, routes, folder)
+    write_manifest(manifest, folder)
+    return manifest
+
+
+def reconcile_window(window: Window, plan: Plan, routes: Routes, folder: UPath) -> Manifest:
+    """Check a window that was read already and the files in `folder`; see `reconcile_run`."""
+    checks = check_window(window, plan, routes)
+    files: list[FileEntry] = []
+    for name in (name for kind in plan.params.formats for name in FILES[kind.value]):
+        entry, check = _check_file(window, routes, folder / name)
+        files += [] if entry is None else [entry]
+        checks.append(check)
+    return Manifest(
+        generated_at=datetime.now(UTC),
+        ok=all(check.ok for check in checks),
+        id_ejecucion=plan.id_ejecucion,
+        instance=plan.instance,
+        dag_id=plan.dag_id,
+        run_id=plan.run_id,
+        plan_sha256=hashlib.sha256((folder / PLAN_FILE).read_bytes()).hexdigest(),
+        alerts=plan.alerts,
+        topics=_topic_counts(window, checks),
+        review=_review(window),
+        checks=tuple(checks),
+        files=tuple(files),
+        offsets=tuple(
+            OffsetRange(topic=topic, partition=partition, start=start, end=end)
+            for (topic, partition), (start, end) in sorted(window.ranges.items())
+        ),
+        versions=software_versions(),
+    )
+
+
+def check_window(window: Window, plan: Plan, routes: Routes) -> list[Check]:
+    """Check the run's records on the topics against the plan and the routing SQL.
+
+    Returns:
+        Every check, those that hold included.
+    """
+    return _Checks(window, plan, routes).run()
+
+
+@dataclass
+class _Checks:
+    window: Window
+    plan: Plan
+    routes: Routes
+
+    def run(self) -> list[Check]:
+        self._prepare()
+        t1, t2, t3 = self.routes.source_topic, model.T2, model.T3
+        first = tuple(route.sink_topic for route in self.routes.reading(t1))
+        third = tuple(route.sink_topic for route in self.routes.reading(t3))
+        checks = self._intake()
+        checks += self._one_of(t1, "SELECT particion AS p, posicion AS o FROM del_run", first)
+        checks += self._one_of(
+            t2,
+            f"SELECT p, o FROM llegadas WHERE etiqueta = '{t2}'",
+            (model.T2_1, model.T2_2, _t4_from_t2()),
+        )
+        checks.append(
+            self._never(
+                f"every {t3} alert reaches somebody",
+                f"""
+                SELECT p, o FROM llegadas WHERE etiqueta = '{t3}'
+                EXCEPT SELECT p, o FROM llegadas WHERE {_in("etiqueta", third)}
+                """,
+                (t3, *third),
+                "in none of them",
+            )
+        )
+        for source in dict.fromkeys(route.source_topic for route in self.routes.routes):
+            checks += self._complete(source, self.routes.reading(source))
+        checks += self._no_duplicates()
+        checks.append(self._addresses())
+        checks.append(self._orphans())
+        return checks
+
+    def _prepare(self) -> None:
+        db = self.window.db
+        db.execute(
+            f"CREATE OR REPLACE TEMP VIEW del_run AS SELECT * FROM avisos WHERE clase = '{RUN}'"
+        )
+        db.execute(
+            f"""
+            CREATE OR REPLACE TEMP TABLE llegadas AS
+            SELECT t1_particion AS p, t1_offset AS o,
+              CASE WHEN topic = '{model.T4}' AND origen = '{model.T2}'
+                THEN '{_t4_from_t2()}' ELSE topic END AS etiqueta,
+              count(*) AS n
+            FROM entregas GROUP BY ALL
+            """
+        )
+
+    def _intake(self) -> list[Check]:
+        t1 = (self.routes.source_topic,)
+        missing = """
+            SELECT id_aviso AS id, n FROM planificados
+            WHERE id_aviso NOT IN (SELECT clave FROM del_run WHERE clave IS NOT NULL)
+        """
+        repeated = """
+            SELECT clave AS id, min(n) AS n, count(*) - 1 AS extra
+            FROM del_run JOIN planificados ON id_aviso = clave GROUP BY clave HAVING count(*) > 1
+        """
+        lost = self.window.scalar(f"SELECT count(*) FROM ({missing})")
+        doubled = self.window.scalar(f"SELECT coalesce(sum(extra), 0) FROM ({repeated})")
+        return [
+            Check(
+                name="every planned alert was received",
+                ok=lost == 0,
+                expected=self.plan.alerts,
+                found=self.plan.alerts - lost,
+                topics=t1,
+                first_ids=self._ids(f"SELECT id FROM ({missing}) ORDER BY n"),
+                detail=f"{lost} missing" if lost else "",
+            ),
+            Check(
+                name="no planned alert was received twice",
+                ok=doubled == 0,
+                expected=0,
+                found=int(doubled),
+                topics=t1,
+                first_ids=self._ids(f"SELECT id FROM ({repeated}) ORDER BY n"),
+                detail=f"{doubled} record(s) too many" if doubled else "",
+            ),
+            self._never(
+                "nothing but planned alerts was received",
+                "SELECT particion AS p, posicion AS o FROM del_run "
+                "WHERE clave IS NULL OR clave NOT IN (SELECT id_aviso FROM planificados)",
+                t1,
+                "with the run's id_ejecucion, but not planned",
+            ),
+        ]
+
+    def _one_of(self, source: str, base: str, labels: Sequence[str]) -> list[Check]:
+        """Every record of `base` is in exactly one of the labels."""
+        counted = f"""
+            SELECT b.p, b.o, count(l.etiqueta) AS k
+            FROM ({base}) b LEFT JOIN llegadas l
+              ON l.p = b.p AND l.o = b.o AND {_in("l.etiqueta", labels)}
+            GROUP BY b.p, b.o
+        """
+        names = ", ".join(labels)
+        topics = (source, *_topics_of(labels))
+        return [
+            self._never(
+                f"every {source} record is in one of {names}",
+                f"SELECT p, o FROM ({counted}) WHERE k = 0",
+                topics,
+                "in none of them",
+            ),
+            self._never(
+                f"no {source} record is in two of {names}",
+                f"SELECT p, o FROM ({counted}) WHERE k > 1",
+                topics,
+                "in several of them",
+            ),
+        ]
+
+    def _complete(self, source: str, routes: Sequence[Route]) -> list[Check]:
+        """Each route's sink holds what the route's condition picks from the source, no more."""
+        answers = ", ".join(
+            f"bool_or({route.predicate.sql}) AS r{n}" for n, route in enumerate(routes)
+        )
+        self.window.db.execute(
+            f"CREATE OR REPLACE TEMP TABLE esperadas AS "
+            f"SELECT p, o, {answers} FROM ({self._source_rows(source, routes)}) GROUP BY p, o"
+        )
+        checks = []
+        for n, route in enumerate(routes):
+            expected = f"SELECT p, o FROM esperadas WHERE r{n}"
+            found = f"SELECT p, o FROM llegadas WHERE etiqueta = '{route.sink_topic}'"
+            missing, extra = f"{expected} EXCEPT {found}", f"{found} EXCEPT {expected}"
+            lost = self.window.scalar(f"SELECT count(*) FROM ({missing})")
+            added = self.window.scalar(f"SELECT count(*) FROM ({extra})")
+            wrong = f"({missing}) UNION ALL ({extra})"
+            checks.append(
+                Check(
+                    name=f"{route.sink_topic} holds what {route.file} picks",
+                    ok=lost == 0 and added == 0,
+                    expected=self.window.scalar(f"SELECT count(*) FROM ({expected})"),
+                    found=self.window.scalar(f"SELECT count(*) FROM ({found})"),
+                    topics=(route.sink_topic,),
+                    first_ids=self._first(wrong) if lost or added else (),
+                    detail=f"{lost} missing, {added} not expected" if lost or added else "",
+                )
+            )
+        return checks
+
+    def _source_rows(self, source: str, routes: Sequence[Route]) -> str:
+        """Return the query for a source's rows with the columns that its routes read."""
+        columns = sorted({name for route in routes for name in route.predicate.columns})
+        if source == self.routes.source_topic:
+            key, text = self.routes.source_columns
+            given = {
+                key: "clave",
+                text: "texto",
+                IS_JSON: "json IS NOT NULL",
+                JSON_KEYS: "CASE WHEN json_type(json) = 'OBJECT' THEN json_keys(json) END",
+                "ROWTIME": "marca_ms",
+                "ROWPARTITION": "particion",
+                "ROWOFFSET": "posicion",
+            }
+            table, coordinates, value = "del_run", "particion AS p, posicion AS o", "json"
+        else:
+            given = {
+                "ID_AVISO": "clave",
+                "ROWTIME": "marca_ms",
+                "ROWPARTITION": "particion",
+                "ROWOFFSET": "posicion",
+            }
+            table = f"(SELECT * FROM entregas WHERE topic = '{source}')"
+            coordinates, value = "t1_particion AS p, t1_offset AS o", "campos"
+        paths = [name for name in columns if name not in given]
+        listed = ", ".join(_text(name if name.startswith("$") else f'$."{name}"') for name in paths)
+        # One look into the JSON a record, however many fields.
+        inner = f"SELECT *, json_extract_string({value}, [{listed}]) AS c FROM {table}"
+        selected = [f"{given[name]} AS {_quoted(name)}" for name in columns if name in given]
+        selected += [f"c[{n}] AS {_quoted(name)}" for n, name in enumerate(paths, 1)]
+        return f"SELECT {', '.join([coordinates, *selected])} FROM ({inner})"
+
+    def _no_duplicates(self) -> list[Check]:
+        checks = []
+        for topic in self.window.topics[1:]:
+            where = _in("etiqueta", (topic, _t4_from_t2()) if topic == model.T4 else (topic,))
+            rows, alerts = self.window.db.execute(
+                f"SELECT coalesce(sum(n), 0), count(*) FROM llegadas WHERE {where}"
+            ).fetchall()[0]
+            checks.append(
+                Check(
+                    name=f"no alert is twice in {topic}",
+                    ok=rows == alerts,
+                    expected=alerts,
+                    found=int(rows),
+                    topics=(topic,),
+                    first_ids=self._first(f"SELECT p, o FROM llegadas WHERE n > 1 AND {where}"),
+                    detail="" if rows == alerts else f"{rows - alerts} record(s) too many",
+                )
+            )
+        return checks
+
+    def _addresses(self) -> Check:
+        rows = f"""
+            SELECT t1_particion AS p, t1_offset AS o, json_extract_string(campos,
+              ['$."DIRECCION"', '$."DIRECCION_FUENTE"', '$."DIRECCION_MOTIVO"']) AS d
+            FROM entregas WHERE topic = '{model.T2_1}'
+        """
+        told = (
+            "coalesce((trim(d[1]) <> '' AND trim(d[2]) <> '') "
+            "OR (d[1] IS NULL AND trim(d[3]) <> ''), FALSE)"
+        )
+        expected = self.window.scalar(f"SELECT count(*) FROM ({rows})")
+        found = self.window.scalar(f"SELECT count(*) FROM ({rows}) WHERE {told}")
+        return Check(
+            name="every medical alert has an address or the reason why not",
+            ok=expected == found,
+            expected=expected,
+            found=found,
+            topics=(model.T2_1,),
+            first_ids=self._first(f"SELECT p, o FROM ({rows}) WHERE NOT {told}"),
+            detail=""
+            if expected == found
+            else f"{expected - found} without DIRECCION and DIRECCION_FUENTE, or DIRECCION_MOTIVO",
+        )
+
+    def _orphans(self) -> Check:
+        found = self.window.scalar("SELECT count(*) FROM huerfanos")
+        topics = self.window.db.execute(
+            "SELECT DISTINCT topic FROM huerfanos ORDER BY topic"
+        ).fetchall()
+        return Check(
+            name="every routed record comes from a received alert",
+            ok=found == 0,
+            expected=0,
+            found=found,
+            topics=tuple(topic for (topic,) in topics) or self.window.topics[1:],
+            first_ids=self._ids(
+                f"SELECT topic || ' ' || {_ID} FROM huerfanos ORDER BY topic, particion, posicion"
+            ),
+            detail="they claim this run but point to none of its alerts" if found else "",
+        )
+
+    def _never(self, name: str, wrong: str, topics: tuple[str, ...], problem: str) -> Check:
+        found = self.window.scalar(f"SELECT count(*) FROM ({wrong})")
+        return Check(
+            name=name,
+            ok=found == 0,
+            expected=0,
+            found=found,
+            topics=topics,
+            first_ids=self._first(wrong) if found else (),
+            detail=f"{found} {problem}" if found else "",
+        )
+
+    def _first(self, coordinates: str) -> tuple[str, ...]:
+        return _first_ids(self.window, coordinates)
+
+    def _ids(self, sql: str) -> tuple[str, ...]:
+        return tuple(
+            str(i) for (i,) in self.window.db.execute(f"{sql} LIMIT {FIRST_IDS}").fetchall()
+        )
+
+
+def _first_ids(window: Window, coordinates: str) -> tuple[str, ...]:
+    found = window.db.execute(
+        f"""
+        SELECT {_ID} FROM avisos
+        SEMI JOIN ({coordinates}) w ON particion = w.p AND posicion = w.o
+        ORDER BY particion, posicion LIMIT {FIRST_IDS}
+        """
+    ).fetchall()
+    return tuple(id_ for (id_,) in found)
+
+
+def _topic_counts(window: Window, checks: Sequence[Check]) -> tuple[TopicCount, ...]:
+    counted = {
+        (topic, kind): n
+        for topic, kind, n in window.db.execute("SELECT topic, clase, n FROM conteos").fetchall()
+    }
+    return tuple(
+        TopicCount(
+            topic=topic,
+            run=counted.get((topic, RUN), 0),
+            otras_ejecuciones=counted.get((topic, OTHER_RUN), 0),
+            # An orphan is nobody's alert; a check of its own makes the run red.
+            ajenos=counted.get((topic, FOREIGN), 0) + counted.get((topic, ORPHAN), 0),
+            tombstones=counted.get((topic, TOMBSTONE), 0),
+            ok=all(check.ok for check in checks if topic in check.topics),
+        )
+        for topic in sorted(window.topics, key=lambda name: name.split("_")[0])
+    )
+
+
+def _review(window: Window) -> Review:
+    where = f"FROM entregas WHERE topic = '{model.T4}'"
+    motivos = window.db.execute(
+        f"SELECT coalesce(motivo, 'sin motivo') AS m, count(*) {where} GROUP BY m ORDER BY m"
+    ).fetchall()
+    return Review(
+        alerts=sum(n for _, n in motivos),
+        first_ids=_first_ids(window, f"SELECT t1_particion AS p, t1_offset AS o {where}"),
+        motivos=dict(motivos),
+    )
+
+
+def _check_file(window: Window, routes: Routes, path: UPath) -> tuple[FileEntry | None, Check]:
+    """Read a written file back, with a reader of another make than its writer."""
+    run = f"SELECT particion AS p, posicion AS o, '' AS t FROM avisos WHERE clase = '{RUN}'"
+    medical = (
+        "SELECT t1_particion AS p, t1_offset AS o, '' AS t FROM entregas "
+        f"WHERE topic = '{model.T2_1}'"
+    )
+    every = "SELECT t1_particion AS p, t1_offset AS o, topic AS t FROM entregas"
+    parquet = "SELECT t1_particion AS p, t1_offset AS o, {} AS t FROM read_parquet(?)"
+    array = (
+        "SELECT {} AS p, {} AS o, '' AS t FROM read_json(?, format = 'array', "
+        "columns = {{'{}': 'BIGINT', '{}': 'BIGINT'}})"
+    )
+    lower, upper = ("t1_particion", "t1_offset"), ("T1_PARTICION", "T1_OFFSET")
+    topics, expected, reading = {
+        ALERTS_JSON: ((routes.source_topic,), run, array.format(*lower, *lower)),
+        MEDICAL_JSON: ((model.T2_1,), medical, array.format(*upper, *upper)),
+        ALERTS_PARQUET: ((routes.source_topic,), run, parquet.format("''")),
+        DELIVERIES_PARQUET: (window.topics[1:], every, parquet.format("topic")),
+    }[path.name]
+    wanted = window.scalar(f"SELECT count(*) FROM ({expected})")
+
+    def failed(found: int, detail: str, first_ids: tuple[str, ...] = ()) -> Check:
+        return Check(
+            name=f"{path.name} tells every alert once",
+            ok=False,
+            expected=wanted,
+            found=found,
+            topics=topics,
+            first_ids=first_ids,
+            detail=detail,
+        )
+
+    with tempfile.TemporaryDirectory(prefix="emergencias-") as folder:
+        # A local copy: DuckDB would take some characters of the folder's name for wildcards.
+        copy = Path(folder) / "file"
+        try:
+            size, sha256, last = _copy(path, copy)
+        except FileNotFoundError:
+            return None, failed(0, f"{path} is missing; clear the task export_results")
+        try:
+            window.db.execute(f"CREATE OR REPLACE TEMP TABLE fichero AS {reading}", [str(copy)])
+        except duckdb.Error as error:
+            reason = str(error).replace(str(copy), path.name).splitlines()[0]
+            return None, failed(0, f"cannot be read back: {reason}")
+    rows = window.scalar("SELECT count(*) FROM fichero")
+    entry = FileEntry(name=path.name, rows=rows, size=size, sha256=sha256)
+    if path.suffix == ".json" and last != b"]":
+        return entry, failed(rows, "is cut off: the list does not end")
+    wrong = f"""
+        SELECT p, o FROM (
+          SELECT p, o, t, 1 AS n FROM ({expected})
+          UNION ALL SELECT p, o, t, -1 FROM fichero
+        ) GROUP BY p, o, t HAVING sum(n) <> 0
+    """
+    differences = window.scalar(f"SELECT count(*) FROM ({wrong})")
+    if differences or rows != wanted:
+        return entry, failed(
+            rows,
+            f"{differences} alert(s) missing, twice or not this run's",
+            _first_ids(window, wrong),
+        )
+    check = Check(
+        name=f"{path.name} tells every alert once",
+        ok=True,
+        expected=wanted,
+        found=rows,
+        topics=topics,
+    )
+    return entry, check
+
+
+def _copy(source: UPath, target: Path) -> tuple[int, str, bytes]:
+    """Copy a file; return its size, SHA-256 and last byte."""
+    digest, size, last = hashlib.sha256(), 0, b""
+    with source.open("rb") as reading, target.open("wb") as writing:
+        while block := reading.read(1 << 20):
+            digest.update(block)
+            writing.write(block)
+            size += len(block)
+            last = block[-1:]
+    return size, digest.hexdigest(), last
+
+
+def _t4_from_t2() -> str:
+    """Return the label of T4's records that the enrichment wrote; the SQL writes the others."""
+    return f"{model.T4} from {model.T2}"
+
+
+def _in(column: str, values: Sequence[str]) -> str:
+    return f"{column} IN ({', '.join(map(_text, values))})"
+
+
+def _topics_of(labels: Sequence[str]) -> tuple[str, ...]:
+    return tuple(model.T4 if label == _t4_from_t2() else label for label in labels)
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
