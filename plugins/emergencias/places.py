@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from emergencias.vocabulary import DATA_FOLDER, DataFileError, Row, read_rows
 
 if TYPE_CHECKING:
-    from faker import Generator
+    from faker import Faker
 
 MAX_QUOTED = 60
 """Longest part of a foreign value that a reason quotes (characters)."""
@@ -197,6 +197,24 @@ def _province(row: Row, municipalities: dict[str, list[Municipality]]) -> Provin
     )
 
 
+def parse_degrees(value: object, limit: int) -> float | None:
+    """Return a number or its text (decimal point or comma) as degrees; None if it is neither.
+
+    Args:
+        value: What an alert says; anything.
+        limit: The highest value on either side of 0: 90 for a latitude, 180 for a longitude.
+    """
+    if isinstance(value, str):
+        value = value.replace(",", ".")
+    elif isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        degrees = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return degrees if -limit <= degrees <= limit else None
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """An address in full, for example 'Calle Rosa Gil 7, 41001 Sevilla (Sevilla)'.
@@ -266,11 +284,12 @@ class SimulatedAddressBook:
         return load_gazetteer(self._folder)
 
     @cached_property
-    def _faker(self) -> Generator:
+    def _faker(self) -> Faker:
         from faker import Factory  # heavy to import, and only needed once an address is asked for
 
-        # A generator instead of the usual proxy, and names drawn evenly: several times faster.
-        return Factory.create("es_ES", use_weighting=False)
+        # The generator behind the usual proxy (same methods), and names drawn evenly: several
+        # times faster.
+        return cast("Faker", Factory.create("es_ES", use_weighting=False))
 
     def find(
         self,
@@ -331,19 +350,8 @@ def _postcode(province: Province, municipality: Municipality, draw: int) -> str:
 
 
 def _point(latitude: object, longitude: object) -> tuple[float, float] | None:
-    lat, lon = _degrees(latitude, 90), _degrees(longitude, 180)
+    lat, lon = parse_degrees(latitude, 90), parse_degrees(longitude, 180)
     return None if lat is None or lon is None else (lat, lon)
-
-
-def _degrees(value: object, limit: int) -> float | None:
-    """Return a number or its text as degrees; None when it is not one within the limit."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        degrees = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return degrees if -limit <= degrees <= limit else None
 
 
 def _quote(value: object) -> str:

@@ -19,7 +19,7 @@ BLOCK = 4096
 """Alerts that share one random stream: what skipping costs at most, and what is held in memory."""
 
 JITTER_DEGREES = 0.03
-"""How far an alert may be from a municipality's centre: 3.3 km north or south, 2.5 km east or west."""
+"""How far an alert may be from a municipality's centre: 3.3 km north or south, 2.5 east or west."""
 
 
 def simulate(
@@ -39,7 +39,8 @@ def simulate(
 
     The arguments alone decide every alert. Only `random.Random(...).random()` is drawn from, the
     one sequence that Python promises to keep between versions, and only arithmetic that IEEE 754
-    defines is done with it. An alert does not depend on `first`, so a retry can go on from any point.
+    defines is done with it. An alert does not depend on `first`, so a retry can go on from any
+    point.
 
     Args:
         seed: Any whole number.
