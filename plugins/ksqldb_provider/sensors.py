@@ -1,0 +1,216 @@
+"""Sensors for a ksqlDB server and its queries."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseSensorOperator
+from airflow.sdk.bases.sensor import poke_mode_only
+from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from ksqldb_provider.caught_up import CaughtUp
+
+ASK_TIMEOUT_S = 10.0
+TRIGGER_GRACE_S = 60.0
+
+
+class KsqlDbReadySensor(BaseSensorOperator):
+    """Succeeds when a ksqlDB server serves requests and says that it is healthy.
+
+    An answer with HTTP 200 is not enough: while it starts, or when Kafka is away, a server
+    answers and can do nothing.
+
+    Args:
+        ksqldb_conn_id: Connection of the ksqlDB cluster.
+    """
+
+    template_fields = ("ksqldb_conn_id",)
+
+    def __init__(self, *, ksqldb_conn_id: str = "ksqldb_default", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.ksqldb_conn_id = ksqldb_conn_id
+        self._problem = "it was not asked yet"
+
+    def poke(self, context: Context) -> bool:
+        """Ask once.
+
+        Raises:
+            AirflowFailException: Waiting cannot help (wrong login, not a ksqlDB server).
+        """
+        from ksqldb_provider.client import KsqlDbError
+        from ksqldb_provider.hooks import KsqlDbHook
+
+        try:
+            with KsqlDbHook(self.ksqldb_conn_id).get_client() as client:
+                info = client.check_ready(timeout_s=ASK_TIMEOUT_S)
+        except KsqlDbError as error:
+            if not error.retryable:
+                raise AirflowFailException(str(error)) from error
+            self._problem = str(error)
+            self.log.info("Not ready: %s", error)
+            return False
+        self.log.info("ksqlDB %s is ready (service %s)", info.version, info.ksql_service_id)
+        return True
+
+    def execute(self, context: Context) -> Any:
+        """Wait until it is ready.
+
+        Raises:
+            AirflowSensorTimeout: It was not in time; names the address and the next step.
+        """
+        try:
+            return super().execute(context)
+        except AirflowSensorTimeout as timeout:
+            raise AirflowSensorTimeout(
+                f"ksqlDB was not ready within {self.timeout:.0f} s: {self._problem} "
+                f"(connection {self.ksqldb_conn_id!r})"
+            ) from timeout
+
+
+@poke_mode_only
+class KsqlQueriesCaughtUpSensor(BaseSensorOperator):
+    """Succeeds when persistent queries have handled everything that was there at the start.
+
+    Sources come before what reads them: the ends of a query's sink topics are taken only when
+    that query has caught up. A query that is gone or has failed fails the task at once.
+
+    Args:
+        query_ids: Ids of the queries, for instance the XCom `query_ids` of the deployment.
+        ksqldb_conn_id: Connection of the ksqlDB cluster.
+        kafka_conn_id: Connection of its Kafka cluster.
+        deferrable: Wait in the triggerer, without occupying a worker. It is not deferred when
+            everything has caught up already.
+        timeout: Seconds after which the task fails, naming which query lags where by how much.
+    """
+
+    template_fields = ("query_ids", "ksqldb_conn_id", "kafka_conn_id")
+
+    def __init__(
+        self,
+        *,
+        query_ids: Sequence[str] | Any,
+        ksqldb_conn_id: str = "ksqldb_default",
+        kafka_conn_id: str = "kafka_default",
+        deferrable: bool = True,
+        poke_interval: float = 1.0,
+        timeout: float = 600.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(poke_interval=poke_interval, timeout=timeout, **kwargs)
+        self.query_ids = query_ids
+        self.ksqldb_conn_id = ksqldb_conn_id
+        self.kafka_conn_id = kafka_conn_id
+        self.deferrable = deferrable
+        self._caught_up: CaughtUp | None = None
+
+    def execute(self, context: Context) -> Any:
+        """Look once and, if there is something to wait for, wait.
+
+        Raises:
+            AirflowFailException: A query is gone or has failed, or its records were deleted.
+            AirflowSensorTimeout: Not caught up in time.
+        """
+        from ksqldb_provider.caught_up import CatchUpTimeoutError, CaughtUp, watch
+        from ksqldb_provider.hooks import KsqlDbHook, kafka_config
+        from ksqldb_provider.triggers import KsqlQueriesCaughtUpTrigger, encode_targets
+
+        deadline = time.time() + self.timeout
+        query_ids = _checked_ids(self.query_ids)
+        with KsqlDbHook(self.ksqldb_conn_id).get_client() as client:
+            with _failing_at_once():
+                queries = watch(client, query_ids)
+                self._caught_up = CaughtUp(client, kafka_config(self.kafka_conn_id), queries)
+                if self._caught_up.check():
+                    self.log.info("Caught up: %s", ", ".join(query_ids))
+                    return None
+            self._log_lags()
+            if not self.deferrable:
+                try:
+                    return super().execute(context)
+                except AirflowSensorTimeout as timeout:
+                    late = CatchUpTimeoutError(self._caught_up.lags, self.timeout, client.address)
+                    raise AirflowSensorTimeout(str(late)) from timeout
+        self.defer(
+            trigger=KsqlQueriesCaughtUpTrigger(
+                query_ids=query_ids,
+                ksqldb_conn_id=self.ksqldb_conn_id,
+                kafka_conn_id=self.kafka_conn_id,
+                targets=encode_targets(self._caught_up.targets),
+                timeout_s=self.timeout,
+                deadline=deadline,
+                poll_interval_s=self.poke_interval,
+            ),
+            method_name="execute_complete",
+            # The trigger itself says who is late; this only ends a task whose triggerer is dead.
+            timeout=timedelta(seconds=self.timeout + TRIGGER_GRACE_S),
+        )
+        return None
+
+    def poke(self, context: Context) -> bool:
+        """Look once more; a server or broker that is away for a moment is asked again."""
+        from kafka_io import BrokerUnavailableError
+        from ksqldb_provider.client import KsqlDbError
+
+        if self._caught_up is None:
+            raise RuntimeError("poke is only called from execute")
+        try:
+            with _failing_at_once():
+                done = self._caught_up.check()
+        except (KsqlDbError, BrokerUnavailableError) as error:
+            self.log.warning("Looking again later: %s", error)
+            return False
+        if not done:
+            self._log_lags()
+        return done
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> None:
+        """Say how the wait in the triggerer ended."""
+        match event["status"]:
+            case "success":
+                self.log.info("Caught up: %s", ", ".join(event["query_ids"]))
+            case "timeout":
+                raise AirflowSensorTimeout(event["message"])
+            case _:
+                raise AirflowFailException(event["message"])
+
+    def _log_lags(self) -> None:
+        if self._caught_up is not None:
+            for lag in self._caught_up.lags:
+                self.log.info("%s", lag)
+
+
+def _checked_ids(query_ids: Any) -> list[str]:
+    if (
+        isinstance(query_ids, str)
+        or not isinstance(query_ids, Sequence)
+        or not query_ids
+        or not all(isinstance(query_id, str) and query_id for query_id in query_ids)
+    ):
+        raise AirflowFailException(
+            f"query_ids is {query_ids!r}: give a list of at least one query id, for instance the "
+            "XCom 'query_ids' of the deployment"
+        )
+    return list(query_ids)
+
+
+@contextmanager
+def _failing_at_once() -> Iterator[None]:
+    """Fail without a retry on what a retry cannot mend."""
+    from kafka_io import OffsetsLostError, TopicMissingError
+    from ksqldb_provider.client import KsqlDbError
+
+    try:
+        yield
+    except KsqlDbError as error:
+        if error.retryable:
+            raise
+        raise AirflowFailException(str(error)) from error
+    except (OffsetsLostError, TopicMissingError) as error:
+        raise AirflowFailException(str(error)) from error
