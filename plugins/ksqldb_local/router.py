@@ -1,0 +1,534 @@
+"""Runs all queries of one source topic: one read, one parse, one transaction per batch.
+
+What makes it exactly once: outputs, processing-log entries and the offsets of every query's own consumer
+group are committed in one Kafka transaction. The transactional id is stable, so a successor fences this
+process and aborts what it left open *before* it reads the offsets. Whatever fails, the session is thrown
+away and a new one begins from the offsets that the broker holds.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from confluent_kafka import (
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+
+from ksqldb_local import processing_log
+from ksqldb_local.errors import DeserializationError
+from ksqldb_local.formats import SourceReader
+from ksqldb_local.functions import JsonCache
+from ksqldb_local.metastore import PersistentQuery, Stream
+from ksqldb_local.program import Program
+from ksqldb_local.topics import BrokerTopics, Offsets
+from ksqldb_local.transactions import (
+    TRANSACTION_TIMEOUT_MS,
+    commit,
+    group_metadata,
+    is_fenced,
+    producer,
+)
+
+log = logging.getLogger(__name__)
+
+BATCH = 5_000
+"""Most records of one transaction: far from the transaction time-out, large enough to cost little."""
+_IDLE_S = 0.05
+_CHECK_S = 5.0
+_RETRY_S = 1.0
+_COMMIT_S = 30.0
+_GONE = {
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError.UNKNOWN_TOPIC_ID,
+}
+
+
+@dataclass(slots=True)
+class Route:
+    """One query at work. ``next`` holds, per partition, the first offset that it has not handled."""
+
+    query: PersistentQuery
+    group: str
+    source: Stream
+    sink: Stream
+    program: Program | None = None
+    metadata: Any = None
+    next: Offsets | None = None
+    failure: str | None = None
+    retry_at: float = 0.0
+    consumed: int = 0
+    produced: int = 0
+    last_produced_ms: int = 0
+
+
+@dataclass(slots=True)
+class _Reading:
+    """The routes over one stream: its records are decoded once for all of them."""
+
+    reader: SourceReader
+    routes: list[Route] = field(default_factory=list)
+
+
+class _Interrupted(Exception):
+    """A batch that has to be done again without the routes that failed."""
+
+
+class TopicRouter(threading.Thread):
+    """The thread that reads one topic and writes what the queries over it make of its records.
+
+    Args:
+        config: Client settings, at least ``bootstrap.servers``.
+        topic: The topic to read.
+        transactional_id: Stable for the service and the topic.
+        log_topic: Where entries of the processing log go.
+        on_fenced: Called when the broker fenced the producer; raises when another process took over.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        topic: str,
+        *,
+        transactional_id: str,
+        log_topic: str,
+        on_fenced: Callable[[], None],
+    ) -> None:
+        super().__init__(name=f"router-{topic}", daemon=True)
+        self.topic = topic
+        self._config = dict(config)
+        self._transactional_id = transactional_id
+        self._log_topic = log_topic
+        self._on_fenced = on_fenced
+        self._topics = BrokerTopics(config)
+        self._json = JsonCache()
+        self._commands: queue.SimpleQueue[tuple[Callable[[], None], Future[None]]] = (
+            queue.SimpleQueue()
+        )
+        self._stop_requested = threading.Event()
+        self._routes: dict[str, Route] = {}
+        self._partitions: list[int] = []
+        self._position: Offsets = {}
+        self._readings: list[_Reading] = []
+        self._delivery_failures: dict[str, str] = {}
+        self._checked_at = 0.0
+        self.error: str | None = None
+
+    # --- called by other threads -----------------------------------------------------------------
+
+    def add(self, route: Route) -> Future[None]:
+        """Start a query, or replace the one with its id: it goes on where that one is."""
+
+        def apply() -> None:
+            old = self._routes.get(route.query.id)
+            if old is not None:
+                route.next, route.metadata = old.next, old.metadata
+                route.consumed, route.produced = old.consumed, old.produced
+                route.last_produced_ms = old.last_produced_ms
+            route.program = Program(
+                route.query.id, route.query.select, route.source, route.sink, self._json
+            )
+            self._routes[route.query.id] = route
+
+        return self._submit(apply)
+
+    def remove(self, query_id: str) -> Future[None]:
+        """Stop a query at the next transaction boundary."""
+        return self._submit(lambda: self._routes.pop(query_id, None) and None)
+
+    def refresh(self) -> Future[None]:
+        """Take notice that queries were paused or resumed."""
+        return self._submit(lambda: None)
+
+    def _submit(self, action: Callable[[], None]) -> Future[None]:
+        future: Future[None] = Future()
+        self._commands.put((action, future))
+        return future
+
+    def stop(self) -> None:
+        """Ask the thread to end after the transaction in hand."""
+        self._stop_requested.set()
+
+    def route(self, query_id: str) -> Route | None:
+        """Return a query's state, for display."""
+        return self._routes.get(query_id)
+
+    # --- the thread ------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run sessions until told to stop; one that fails is followed by the next."""
+        while not self._stop_requested.is_set():
+            try:
+                self._session()
+            except KafkaException as error:
+                self._note(f"{error.args[0].str()} (topic {self.topic}); retrying")
+                if is_fenced(error):
+                    self._on_fenced()
+            except Exception as error:
+                # A defect must not stop the routing silently: it is shown, and retried from the offsets.
+                log.exception("router of %s failed", self.topic)
+                self._note(f"{type(error).__name__}: {error}; retrying")
+            else:
+                continue
+            self._stop_requested.wait(_RETRY_S)
+
+    def _note(self, message: str, routes: Sequence[Route] | None = None) -> None:
+        if self.error != message:
+            log.warning("%s", message)
+        self.error = message
+        entry = {"timestamp": int(time.time() * 1000), "errorMessage": message, "type": "SYSTEM"}
+        for route in routes if routes is not None else list(self._routes.values()):
+            errors = route.query.errors
+            if not errors or errors[-1]["errorMessage"] != message:
+                errors.append(entry)
+
+    def _session(self) -> None:
+        """One producer and one consumer, until told to stop or something fails."""
+        transactional = producer(
+            {**self._config, "on_delivery": self._on_delivery}, self._transactional_id
+        )
+        consumer: Consumer | None = None
+        try:
+            transactional.init_transactions(_COMMIT_S)
+            # Only now nothing of a predecessor is open any more: the broker's offsets are the truth.
+            for route in self._routes.values():
+                route.next = None
+            consumer = Consumer(
+                {
+                    **self._config,
+                    "group.id": f"{self._transactional_id}-reader",
+                    "enable.auto.commit": False,
+                    "enable.auto.offset.store": False,
+                    "isolation.level": "read_committed",
+                    "auto.offset.reset": "error",
+                    "queued.max.messages.kbytes": 32_768,
+                    "fetch.wait.max.ms": 500,
+                }
+            )
+            self._position = {}
+            self._checked_at = 0.0
+            while not self._stop_requested.is_set():
+                self._apply_commands()
+                if not self._prepare(consumer):
+                    self._wait_for_command()
+                    continue
+                first = consumer.poll(_IDLE_S)
+                if first is None:
+                    continue
+                batch = [first, *consumer.consume(BATCH - 1, 0)]
+                self._handle(transactional, consumer, batch)
+        finally:
+            if consumer is not None:
+                consumer.close()
+            # Without this the next session's fencing would log errors of this one's open transaction.
+            transactional.purge()
+            del transactional
+
+    def _apply_commands(self) -> None:
+        while True:
+            try:
+                action, future = self._commands.get_nowait()
+            except queue.Empty:
+                return
+            self._apply(action, future)
+
+    def _apply(self, action: Callable[[], None], future: Future[None]) -> None:
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - handed to whoever asked for it
+            future.set_exception(error)
+        else:
+            self._checked_at = 0.0
+            future.set_result(None)
+
+    def _wait_for_command(self) -> None:
+        try:
+            action, future = self._commands.get(timeout=0.2)
+        except queue.Empty:
+            return
+        self._apply(action, future)
+
+    def _active(self) -> list[Route]:
+        return [r for r in self._routes.values() if not r.query.paused and r.failure is None]
+
+    def _prepare(self, consumer: Consumer) -> bool:
+        """Bring the reader to where the routes are; False when there is nothing to read."""
+        now = time.monotonic()
+        if now - self._checked_at < _CHECK_S:
+            return bool(self._readings)
+        self._checked_at = now
+        if not self._check_topics(now):
+            self._readings = []
+            return False
+        active = self._active()
+        for route in active:
+            if route.next is None:
+                self._load_offsets(route)
+        active = self._active()
+        self._readings = _group(active)
+        if not active:
+            return False
+        self._seek(consumer, active)
+        return True
+
+    def _check_topics(self, now: float) -> bool:
+        """Find out which topics are there; routes whose sink is gone are set aside, and taken up again."""
+        names = self._topics.names()
+        source = names.get(self.topic)
+        if source is None:
+            message = (
+                f"Source topic {self.topic} does not exist (was it deleted?): create it again, or drop "
+                "the streams that read it"
+            )
+            self._note(message)
+            self._position = {}
+            return False
+        if self.error is not None:
+            self.error = None
+            self._position = {}
+        self._partitions = list(range(len(source)))
+        for route in self._routes.values():
+            if route.sink.topic not in names:
+                self._fail(route, f"Sink topic {route.sink.topic} does not exist")
+            elif route.failure is not None and now >= route.retry_at:
+                route.failure = None
+        return True
+
+    def _fail(self, route: Route, message: str, *, retry_s: float = _CHECK_S) -> None:
+        route.failure = message
+        route.retry_at = time.monotonic() + retry_s
+        self._note(message, [route])
+
+    def _load_offsets(self, route: Route) -> None:
+        if route.metadata is None:
+            route.metadata = group_metadata(self._config, route.group)
+        committed = self._topics.committed(route.group, self.topic)
+        if not committed:
+            # It committed its beginning when it was created: without it, any guess loses or doubles.
+            self._fail(
+                route,
+                f"Consumer group {route.group} has lost its offsets for {self.topic} (deleted, or older "
+                "than offsets.retention.minutes): reset the group's offsets to where routing has to go "
+                "on, or drop the stream and create it again",
+                retry_s=30.0,
+            )
+            return
+        # A partition that the topic gained since holds nothing older than the query.
+        route.next = {p: committed.get(p, 0) for p in self._partitions}
+
+    def _seek(self, consumer: Consumer, active: list[Route]) -> None:
+        wanted: Offsets = {}
+        for route in active:
+            assert route.next is not None  # noqa: S101 - loaded above, for the type checker
+            for partition in self._partitions:
+                offset = route.next.setdefault(partition, 0)
+                wanted[partition] = min(offset, wanted.get(partition, offset))
+        if wanted == self._position:
+            return
+        starts = self._topics.offsets(self.topic, self._partitions, where="earliest")
+        ends = self._topics.high_watermarks(self.topic, self._partitions)
+        for partition, offset in wanted.items():
+            if starts[partition] <= offset <= ends[partition]:
+                continue
+            # Gone is gone: going on at the first record there is loses least, and says how many.
+            self._note(
+                f"{self.topic}[{partition}]: records {offset} to {starts[partition]} were deleted before "
+                f"they were routed (retention, or the topic was made anew); going on at "
+                f"{starts[partition]}",
+                active,
+            )
+            self.error = None
+            wanted[partition] = starts[partition]
+            for route in active:
+                if route.next is not None and not (
+                    starts[partition] <= route.next[partition] <= ends[partition]
+                ):
+                    route.next[partition] = starts[partition]
+        consumer.assign([TopicPartition(self.topic, p, o) for p, o in wanted.items()])
+        self._position = wanted
+
+    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None and error.code() not in (
+            KafkaError._PURGE_QUEUE,
+            KafkaError._PURGE_INFLIGHT,
+        ):
+            self._delivery_failures.setdefault(str(message.topic()), error.str())
+
+    def _handle(self, transactional: Producer, consumer: Consumer, batch: list[Message]) -> None:
+        """Route a batch in one transaction; on failure nothing of it remains."""
+        records = [m for m in batch if m.error() is None]
+        for message in batch:
+            error = message.error()
+            if error is None:
+                continue
+            if error.code() in _GONE:
+                self._note(f"{error.str()} (topic {self.topic})")
+                self._checked_at = 0.0
+            elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+                self._position = {}
+                self._checked_at = 0.0
+            elif error.fatal() or not error.retriable():
+                log.info("reader of %s: %s", self.topic, error.str())
+        if not records:
+            return
+        self._delivery_failures.clear()
+        transactional.begin_transaction()
+        try:
+            handled = self._route_all(transactional, records)
+            for route in self._active():
+                if route.next is None:
+                    continue
+                offsets = [
+                    TopicPartition(self.topic, p, max(o, route.next.get(p, 0)))
+                    for p, o in handled.items()
+                ]
+                transactional.send_offsets_to_transaction(offsets, route.metadata, _COMMIT_S)
+            commit(transactional, _COMMIT_S)
+        except (KafkaException, _Interrupted) as error:
+            self._recover(transactional, error)
+            return
+        for partition, offset in handled.items():
+            self._position[partition] = max(offset, self._position.get(partition, 0))
+            for route in self._active():
+                if route.next is not None:
+                    route.next[partition] = max(offset, route.next.get(partition, 0))
+
+    def _recover(self, transactional: Producer, error: Exception) -> None:
+        """Abort; a sink that refuses a record stops its own queries only, all else a new session."""
+        if isinstance(error, KafkaException) and (
+            error.args[0].fatal() or not error.args[0].txn_requires_abort()
+        ):
+            raise error
+        transactional.abort_transaction(_COMMIT_S)
+        refused = {
+            topic: reason
+            for topic, reason in self._delivery_failures.items()
+            if "timed out" not in reason.lower()
+        }
+        if not refused:
+            raise error
+        for route in self._routes.values():
+            reason = refused.get(route.sink.topic)
+            if reason is not None:
+                self._fail(route, f"Cannot write to {route.sink.topic}: {reason}", retry_s=30.0)
+        self._position = {}
+        self._checked_at = 0.0
+
+    def _route_all(self, transactional: Producer, records: list[Message]) -> Offsets:
+        """Send what the queries make of the records; return the offsets after the last ones."""
+        handled: Offsets = {}
+        first: Offsets = {}
+        for message in records:
+            partition, offset = _coordinates(message)
+            first.setdefault(partition, offset)
+            handled[partition] = offset + 1
+        for reading in self._readings:
+            routes = reading.routes
+            behind = any(
+                r.next is not None and r.next.get(p, 0) > o
+                for r in routes
+                for p, o in first.items()
+            )
+            for message in records:
+                self._route_one(transactional, reading, message, behind=behind)
+        return handled
+
+    def _route_one(
+        self, transactional: Producer, reading: _Reading, message: Message, *, behind: bool
+    ) -> None:
+        partition, offset = _coordinates(message)
+        routes: Sequence[Route] = reading.routes
+        if behind:
+            routes = [
+                r for r in routes if r.next is not None and r.next.get(partition, 0) <= offset
+            ]
+            if not routes:
+                return
+        kind, timestamp = message.timestamp()
+        headers = None
+        try:
+            row = reading.reader.read(message.key(), message.value(), message.headers)
+        except DeserializationError as error:
+            for route in routes:
+                self._log(
+                    transactional,
+                    processing_log.deserialization_error(
+                        route.query.id, self.topic, error.target, error.message
+                    ),
+                )
+            return
+        for route in routes:
+            program = route.program
+            assert program is not None  # noqa: S101 - compiled when the route was added
+            route.consumed += 1
+            if row is None:
+                emitted = program.tombstone(reading.reader, message.key())
+            else:
+                emitted, entries = program.run(row, timestamp, partition, offset)
+                for entry in entries:
+                    self._log(transactional, entry)
+            if emitted is None:
+                continue
+            if headers is None:
+                headers = message.headers() or []
+            route.produced += 1
+            route.last_produced_ms = timestamp
+            self._send(
+                transactional,
+                program.sink_topic,
+                value=emitted[1],
+                key=emitted[0],
+                headers=headers,
+                timestamp=0 if kind == TIMESTAMP_NOT_AVAILABLE else timestamp,
+            )
+
+    def _log(self, transactional: Producer, entry: bytes) -> None:
+        self._send(transactional, self._log_topic, value=entry)
+
+    def _send(self, transactional: Producer, topic: str, **record: Any) -> None:
+        deadline = time.monotonic() + TRANSACTION_TIMEOUT_MS / 1000
+        while True:
+            try:
+                transactional.produce(topic, **record)
+            except BufferError:
+                # The local queue is full: wait for the broker, never drop.
+                transactional.poll(0.1)
+                if time.monotonic() > deadline:
+                    raise _Interrupted(f"the broker takes no records for {topic}") from None
+                continue
+            except KafkaException as error:
+                self._delivery_failures.setdefault(topic, error.args[0].str())
+                raise _Interrupted(str(error)) from error
+            return
+
+
+def _coordinates(message: Message) -> tuple[int, int]:
+    partition, offset = message.partition(), message.offset()
+    if partition is None or offset is None:
+        raise ValueError("a record without partition or offset")
+    return partition, offset
+
+
+def _group(routes: list[Route]) -> list[_Reading]:
+    readings: dict[tuple[Any, ...], _Reading] = {}
+    for route in routes:
+        source = route.source
+        key = (source.schema, source.key_format, source.value_format)
+        if key not in readings:
+            readings[key] = _Reading(SourceReader(*key))
+        readings[key].routes.append(route)
+    return list(readings.values())
