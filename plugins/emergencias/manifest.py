@@ -6,7 +6,7 @@ import io
 import platform
 from datetime import datetime
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -123,6 +123,19 @@ class Manifest(BaseModel):
     def failed(self) -> tuple[Check, ...]:
         """The checks that do not hold."""
         return tuple(check for check in self.checks if not check.ok)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the numbers alone, as plain JSON values for an XCom."""
+        return {
+            "id_ejecucion": self.id_ejecucion,
+            "ok": self.ok,
+            "alerts": self.alerts,
+            "topics": {count.topic: count.run for count in self.topics},
+            "ajenos": {count.topic: count.ajenos for count in self.topics if count.ajenos},
+            "review": self.review.alerts,
+            "checks": len(self.checks),
+            "failed": [check.name for check in self.failed],
+        }
 
     def raise_if_failed(self) -> None:
         """Fail the run if anything does not hold.

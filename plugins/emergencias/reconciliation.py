@@ -53,7 +53,13 @@ if TYPE_CHECKING:
     from emergencias.plan import Plan
     from kafka_io import ClientConfig
 
-__all__ = ["ReconciliationError", "check_window", "reconcile_run", "reconcile_window"]
+__all__ = [
+    "ReconciliationError",
+    "check_window",
+    "reconcile_run",
+    "reconcile_window",
+    "source_rows",
+]
 
 _ID = "coalesce(clave, particion || ':' || posicion)"
 
@@ -257,7 +263,7 @@ class _Checks:
         )
         self.window.db.execute(
             f"CREATE OR REPLACE TEMP TABLE esperadas AS "
-            f"SELECT p, o, {answers} FROM ({self._source_rows(source, routes)}) GROUP BY p, o"
+            f"SELECT p, o, {answers} FROM ({source_rows(self.routes, source)}) GROUP BY p, o"
         )
         checks = []
         for n, route in enumerate(routes):
@@ -279,38 +285,6 @@ class _Checks:
                 )
             )
         return checks
-
-    def _source_rows(self, source: str, routes: Sequence[Route]) -> str:
-        """Return the query for a source's rows with the columns that its routes read."""
-        columns = sorted({name for route in routes for name in route.predicate.columns})
-        if source == self.routes.source_topic:
-            key, text = self.routes.source_columns
-            given = {
-                key: "clave",
-                text: "texto",
-                IS_JSON: "json IS NOT NULL",
-                JSON_KEYS: "CASE WHEN json_type(json) = 'OBJECT' THEN json_keys(json) END",
-                "ROWTIME": "marca_ms",
-                "ROWPARTITION": "particion",
-                "ROWOFFSET": "posicion",
-            }
-            table, coordinates, value = "del_run", "particion AS p, posicion AS o", "json"
-        else:
-            given = {
-                "ID_AVISO": "clave",
-                "ROWTIME": "marca_ms",
-                "ROWPARTITION": "particion",
-                "ROWOFFSET": "posicion",
-            }
-            table = f"(SELECT * FROM entregas WHERE topic = '{source}')"
-            coordinates, value = "t1_particion AS p, t1_offset AS o", "campos"
-        paths = [name for name in columns if name not in given]
-        listed = ", ".join(_text(name if name.startswith("$") else f'$."{name}"') for name in paths)
-        # One look into the JSON a record, however many fields.
-        inner = f"SELECT *, json_extract_string({value}, [{listed}]) AS c FROM {table}"
-        selected = [f"{given[name]} AS {_quoted(name)}" for name in columns if name in given]
-        selected += [f"c[{n}] AS {_quoted(name)}" for n, name in enumerate(paths, 1)]
-        return f"SELECT {', '.join([coordinates, *selected])} FROM ({inner})"
 
     def _no_duplicates(self) -> list[Check]:
         checks = []
@@ -394,6 +368,45 @@ class _Checks:
         )
 
 
+def source_rows(routes: Routes, source: str) -> str:
+    """Return the query for the run's records on a topic, as the topic's routes see them.
+
+    Args:
+        routes: The routing table.
+        source: T1 or a topic that the SQL writes.
+
+    Returns:
+        SQL over a window's tables, with the T1 coordinates p and o and every column that a
+        condition over this topic reads.
+    """
+    columns = sorted({name for route in routes.reading(source) for name in route.predicate.columns})
+    given = {"ROWTIME": "marca_ms", "ROWPARTITION": "particion", "ROWOFFSET": "posicion"}
+    if source == routes.source_topic:
+        key, text = routes.source_columns
+        given |= {
+            key: "clave",
+            text: "texto",
+            IS_JSON: "json IS NOT NULL",
+            JSON_KEYS: "CASE WHEN json_type(json) = 'OBJECT' THEN json_keys(json) END",
+        }
+        table, coordinates, value = "avisos", "particion AS p, posicion AS o", "json"
+        where = f"clase = '{RUN}'"
+    else:
+        given["ID_AVISO"] = "clave"
+        table, coordinates, value = "entregas", "t1_particion AS p, t1_offset AS o", "campos"
+        where = f"topic = {_text(source)}"
+    paths = [name for name in columns if name not in given]
+    listed = ", ".join(_text(name if name.startswith("$") else f'$."{name}"') for name in paths)
+    # One look into the JSON a record, however many fields.
+    fields = f", json_extract_string({value}, [{listed}]) AS c" if paths else ""
+    selected = [f"{given[name]} AS {_quoted(name)}" for name in columns if name in given]
+    selected += [f"c[{n}] AS {_quoted(name)}" for n, name in enumerate(paths, 1)]
+    return (
+        f"SELECT {', '.join([coordinates, *selected])} "
+        f"FROM (SELECT *{fields} FROM {table} WHERE {where})"
+    )
+
+
 def _first_ids(window: Window, coordinates: str) -> tuple[str, ...]:
     found = window.db.execute(
         f"""
@@ -438,23 +451,25 @@ def _review(window: Window) -> Review:
 
 def _check_file(window: Window, routes: Routes, path: UPath) -> tuple[FileEntry | None, Check]:
     """Read a written file back, with a reader of another make than its writer."""
-    run = f"SELECT particion AS p, posicion AS o, '' AS t FROM avisos WHERE clase = '{RUN}'"
-    medical = (
-        "SELECT t1_particion AS p, t1_offset AS o, '' AS t FROM entregas "
-        f"WHERE topic = '{model.T2_1}'"
+    run = (
+        "SELECT particion AS p, posicion AS o, '' AS t, clave AS id FROM avisos "
+        f"WHERE clase = '{RUN}'"
     )
-    every = "SELECT t1_particion AS p, t1_offset AS o, topic AS t FROM entregas"
-    parquet = "SELECT t1_particion AS p, t1_offset AS o, {} AS t FROM read_parquet(?)"
+    sent = "SELECT t1_particion AS p, t1_offset AS o, {} AS t, clave AS id FROM entregas"
+    medical = f"{sent.format(repr(''))} WHERE topic = '{model.T2_1}'"
+    parquet = (
+        "SELECT t1_particion AS p, t1_offset AS o, {} AS t, id_aviso AS id FROM read_parquet(?)"
+    )
     array = (
-        "SELECT {} AS p, {} AS o, '' AS t FROM read_json(?, format = 'array', "
-        "columns = {{'{}': 'BIGINT', '{}': 'BIGINT'}})"
+        "SELECT {0} AS p, {1} AS o, '' AS t, {2} AS id FROM read_json(?, format = 'array', "
+        "columns = {{'{0}': 'BIGINT', '{1}': 'BIGINT', '{2}': 'VARCHAR'}})"
     )
-    lower, upper = ("t1_particion", "t1_offset"), ("T1_PARTICION", "T1_OFFSET")
+    names = ("t1_particion", "t1_offset", "id_aviso")
     topics, expected, reading = {
-        ALERTS_JSON: ((routes.source_topic,), run, array.format(*lower, *lower)),
-        MEDICAL_JSON: ((model.T2_1,), medical, array.format(*upper, *upper)),
-        ALERTS_PARQUET: ((routes.source_topic,), run, parquet.format("''")),
-        DELIVERIES_PARQUET: (window.topics[1:], every, parquet.format("topic")),
+        ALERTS_JSON: ((routes.source_topic,), run, array.format(*names)),
+        MEDICAL_JSON: ((model.T2_1,), medical, array.format(*map(str.upper, names))),
+        ALERTS_PARQUET: ((routes.source_topic,), run, parquet.format(repr(""))),
+        DELIVERIES_PARQUET: (window.topics[1:], sent.format("topic"), parquet.format("topic")),
     }[path.name]
     wanted = window.scalar(f"SELECT count(*) FROM ({expected})")
 
@@ -487,9 +502,9 @@ def _check_file(window: Window, routes: Routes, path: UPath) -> tuple[FileEntry 
         return entry, failed(rows, "is cut off: the list does not end")
     wrong = f"""
         SELECT p, o FROM (
-          SELECT p, o, t, 1 AS n FROM ({expected})
-          UNION ALL SELECT p, o, t, -1 FROM fichero
-        ) GROUP BY p, o, t HAVING sum(n) <> 0
+          SELECT p, o, t, hash(id) AS h, 1 AS n FROM ({expected})
+          UNION ALL SELECT p, o, t, hash(id), -1 FROM fichero
+        ) GROUP BY p, o, t, h HAVING sum(n) <> 0
     """
     differences = window.scalar(f"SELECT count(*) FROM ({wrong})")
     if differences or rows != wanted:

@@ -396,7 +396,7 @@ class _Translator:
         if isinstance(node, exp.And | exp.Or | exp.Not | exp.EQ | exp.NEQ | exp.In | exp.Is):
             return self.truth(node)
         for kind, function in ((exp.Upper, "upper"), (exp.Lower, "lower"), (exp.Trim, "trim")):
-            if isinstance(node, kind) and set(node.args) <= {"this"}:
+            if isinstance(node, kind) and not any(v for k, v in node.args.items() if k != "this"):
                 value = self.value(node.this)
                 return _Term(f"{function}({value.sql})", value.error, value.can_be_null)
         raise self._refuse(node)

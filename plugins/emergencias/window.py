@@ -112,9 +112,9 @@ class Window:
     ranges: dict[Partition, tuple[int, int]] = field(default_factory=dict)
 
     def scalar(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
-        """Return the first column of the first row."""
-        row = self.db.execute(sql, list(parameters)).fetchone()
-        return None if row is None else row[0]
+        """Return the one value of a query for one row."""
+        # All rows: a result that was not fetched to its end keeps the connection busy.
+        return self.db.execute(sql, list(parameters)).fetchall()[0][0]
 
     def batches(self, sql: str, rows: int = 20_000) -> Iterator[pa.RecordBatch]:
         """Run the query and yield its rows a batch at a time."""
