@@ -210,7 +210,11 @@ class _Tally:
 
 @contextmanager
 def _opened(source: _Source, *, unzip: bool = False) -> Iterator[BinaryIO]:
-    """Open the file's bytes; what goes wrong on the way says which file it was."""
+    """Open the file's bytes; what goes wrong on the way says which file it was.
+
+    Other errors of the file system (a remote one that does not answer) stay what they are: they
+    are no fault of the file, and a retry can help.
+    """
     if not source.name.strip():
         raise SourceError(f"input_path is {source.name!r}; it must be the path of a file")
     try:
@@ -227,11 +231,11 @@ def _opened(source: _Source, *, unzip: bool = False) -> Iterator[BinaryIO]:
         raise source.error("does not exist") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise source.error(f"is damaged or cut off gzip data: {error}") from error
-    except (OSError, ImportError) as error:
+    except (PermissionError, IsADirectoryError, NotADirectoryError, ImportError) as error:
         raise source.error(f"cannot be read: {error}") from error
-    except ValueError as error:
-        if isinstance(error, SourceError):
-            raise
+    except SourceError:
+        raise
+    except ValueError as error:  # a path or a scheme that fsspec does not know
         raise source.error(f"cannot be read: {error}") from error
 
 
@@ -604,7 +608,9 @@ def _parquet_rows(source: _Source) -> Iterator[_Row]:
             raise source.error_at(
                 f"row {row}", f"bytes that are not UTF-8 text: {error}"
             ) from error
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno:
+                raise  # the file system's; pyarrow's own about damaged data have no number
             raise source.error(f"is not readable Parquet: {error}") from error
 
 
