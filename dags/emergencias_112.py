@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from airflow.providers.apache.kafka.assets.kafka import create_asset
@@ -12,7 +12,7 @@ from emergencias import model
 from emergencias.params import MAX_ALERTS, MAX_SEED, Format, Profile, Source
 from emergencias.settings import Settings
 from emergencias.tasks import steps
-from emergencias.tasks.retries import retry_policy
+from emergencias.tasks.retries import FailFast
 from emergencias.tasks.sensors import KafkaReadySensor
 from ksqldb_provider.operators import KsqlDbDeployOperator
 from ksqldb_provider.sensors import KsqlDbReadySensor, KsqlQueriesCaughtUpSensor
@@ -31,7 +31,7 @@ with DAG(
     description="Alerts in, routed by SQL, medical ones with an address out, nothing lost: proven.",
     doc_md=Path(__file__).with_suffix(".md").read_text(encoding="utf-8"),
     schedule=settings.airflow_schedule,
-    start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     is_paused_upon_creation=True,
     max_active_runs=4,
@@ -43,7 +43,7 @@ with DAG(
         "retry_delay": timedelta(seconds=5),
         "retry_exponential_backoff": 2,
         "max_retry_delay": timedelta(minutes=1),
-        "retry_policy": retry_policy(),
+        "retry_policy": FailFast(),
         "execution_timeout": timedelta(hours=2),
     },
     params={
@@ -125,6 +125,7 @@ with DAG(
         query_ids=deploy_streams.output["query_ids"],
         ksqldb_conn_id=settings.ksqldb_conn_id,
         kafka_conn_id=settings.kafka_conn_id,
+        poke_interval=0.2,
         timeout=settings.wait_timeout_s,
     )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import orjson
 
@@ -75,10 +75,11 @@ class Enricher:
             longitud=_number(alert["LONGITUD"]),
         )
         if isinstance(found, Address):
-            address = (found.direccion, found.fuente, None)
+            alert |= {"DIRECCION": found.direccion, "DIRECCION_FUENTE": found.fuente}
+            alert["DIRECCION_MOTIVO"] = None
         else:
-            address = (None, None, found.motivo)
-        alert.update(zip(("DIRECCION", "DIRECCION_FUENTE", "DIRECCION_MOTIVO"), address, strict=True))
+            alert |= {"DIRECCION": None, "DIRECCION_FUENTE": None}
+            alert["DIRECCION_MOTIVO"] = found.motivo
         return [_routed(message, model.T2_1, alert)]
 
 
@@ -234,6 +235,6 @@ def _routed(message: Message, topic: str, value: dict[str, Any]) -> OutRecord:
         topic=topic,
         key=message.key(),
         value=orjson.dumps(value),
-        headers=message.headers() or (),
+        headers=cast("Sequence[tuple[str, bytes | None]]", message.headers() or ()),
         timestamp_ms=message.timestamp()[1],
     )

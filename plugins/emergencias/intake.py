@@ -24,6 +24,8 @@ MAX_TRANSACTION_ALERTS = 10_000
 class InputChangedError(RuntimeError):
     """The file that a run replays is not the one that was planned."""
 
+    retryable = False
+
 
 @dataclass(frozen=True)
 class IntakeResult:

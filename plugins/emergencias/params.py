@@ -41,6 +41,8 @@ class Profile(StrEnum):
 class RunParamsError(ValueError):
     """A parameter of the run has a value that it may not have."""
 
+    retryable = False
+
 
 def _blank_is_none(value: Any) -> Any:
     return None if isinstance(value, str) and not value.strip() else value

@@ -25,6 +25,8 @@ PLAN_FILE = "plan.json"
 class PlanConflictError(RuntimeError):
     """The run has a plan already, and what is asked for now differs from it."""
 
+    retryable = False
+
 
 class Interval(BaseModel):
     """Half-open span of the simulated events' times, with offsets."""

@@ -58,12 +58,39 @@ def test_every_task_has_an_owner_retries_a_policy_and_an_end(dag: Any) -> None:
         assert task.execution_timeout <= timedelta(hours=6)
 
 
-def test_every_exception_named_by_the_retry_policy_exists(dag: Any) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        "emergencias.params.RunParamsError",
+        "emergencias.plan.PlanConflictError",
+        "emergencias.sources.SourceError",
+        "emergencias.intake.InputChangedError",
+        "emergencias.manifest.ReconciliationError",
+        "kafka_io.CatalogueError",
+        "kafka_io.TopicMismatchError",
+        "kafka_io.OffsetsLostError",
+        "kafka_io.ProducerFencedError",
+    ],
+)
+def test_what_a_retry_cannot_mend_fails_at_once(dag: Any, path: str) -> None:
+    from airflow.sdk import RetryAction
     from airflow.sdk.module_loading import import_string
 
-    for rule in dag.get_task("reconcile").retry_policy.rules:
-        for path in rule.exception:
-            assert issubclass(import_string(path), Exception)
+    error = import_string(path).__new__(import_string(path))
+    decision = dag.get_task("reconcile").retry_policy.evaluate(error, 1, 3)
+
+    assert decision.action is RetryAction.FAIL
+
+
+@pytest.mark.parametrize("path", ["kafka_io.BrokerUnavailableError", "kafka_io.ReadTimeoutError"])
+def test_connectivity_is_retried(dag: Any, path: str) -> None:
+    from airflow.sdk import RetryAction
+    from airflow.sdk.module_loading import import_string
+
+    error = import_string(path).__new__(import_string(path))
+    decision = dag.get_task("reconcile").retry_policy.evaluate(error, 1, 3)
+
+    assert decision.action is RetryAction.DEFAULT
 
 
 def test_the_dag_is_documented_tagged_and_starts_paused_without_catching_up(dag: Any) -> None:
@@ -78,7 +105,7 @@ def test_the_form_offers_what_the_run_accepts(dag: Any) -> None:
 
     assert set(dag.params) == set(RunParams.model_fields)
     assert RunParams.parse(dag.params.dump()) == RunParams()
-    assert all(dag.params.get_param(name).schema.get("description") for name in dag.params)
+    assert all(dag.params.get_param(name).description for name in dag.params)
 
 
 def test_topics_are_assets_under_the_connections_name(dag: Any) -> None:

@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
+from typing import TYPE_CHECKING, Any
 
-PERMANENT = (
-    "emergencias.params.RunParamsError",
-    "emergencias.plan.PlanConflictError",
-    "emergencias.sources.SourceError",
-    "emergencias.intake.InputChangedError",
-    "emergencias.reconciliation.ReconciliationError",
-    "kafka_io.TopicMismatchError",
-    "kafka_io.OffsetsLostError",
-    "kafka_io.ProducerFencedError",
-)
-"""Failures that stay however often a task is run: a person has to change something first."""
+from airflow.sdk import RetryDecision, RetryPolicy
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
 
 
-def retry_policy() -> ExceptionRetryPolicy:
-    """Fail at once on what a retry cannot mend; all else (connectivity, a killed worker) retries."""
-    return ExceptionRetryPolicy(
-        rules=[
-            RetryRule(
-                exception=list(PERMANENT),
-                action=RetryAction.FAIL,
-                reason="a retry cannot mend this; see the message for what to do",
-            )
-        ]
-    )
+class FailFast(RetryPolicy):
+    """Fail at once on an error that says of itself that a retry cannot mend it.
+
+    Such errors have an attribute `retryable` that is False; all else (a broker that is away, a
+    killed worker, what nobody foresaw) gets the task's ordinary retries. Airflow's own
+    `ExceptionRetryPolicy` imports the classes that it names when the DAG is parsed, and with them
+    every client library.
+    """
+
+    def evaluate(
+        self,
+        exception: BaseException,
+        try_number: int,
+        max_tries: int,
+        context: Context | None = None,
+    ) -> RetryDecision:
+        """Look for `retryable` on the exception and on what caused it."""
+        cause: BaseException | None = exception
+        while cause is not None:
+            if getattr(cause, "retryable", None) is False:
+                return RetryDecision.fail("a retry cannot mend this; the message says what can")
+            cause = cause.__cause__
+        return RetryDecision.default()
+
+    def serialize(self) -> dict[str, Any]:
+        """Nothing to keep: the worker that asks has parsed the DAG itself."""
+        return {}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FailFast)
+
+    def __hash__(self) -> int:
+        return hash(FailFast)

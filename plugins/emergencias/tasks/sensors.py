@@ -29,8 +29,8 @@ class KafkaReadySensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> bool:
         """Ask the cluster for its id once, with a short time-out."""
-        from emergencias.tasks.connections import kafka_config
         from kafka_io import BrokerUnavailableError, check_broker
+        from ksqldb_provider.hooks import kafka_config
 
         try:
             cluster_id = check_broker(kafka_config(self.kafka_conn_id), timeout_s=POKE_TIMEOUT_S)

@@ -28,8 +28,8 @@ def create_topics(settings: Settings) -> dict[str, list[str]]:
     Raises:
         kafka_io.TopicMismatchError: A topic exists with other settings than the catalogue's.
     """
-    from emergencias.tasks.connections import kafka_config
     from kafka_io import ensure_topics, load_catalogue
+    from ksqldb_provider.hooks import kafka_config
 
     result = ensure_topics(
         kafka_config(settings.kafka_conn_id), load_catalogue(settings.topics_file)
@@ -58,8 +58,8 @@ def plan_run(
     from emergencias import model
     from emergencias.params import RunParams
     from emergencias.plan import make_plan
-    from emergencias.tasks.connections import kafka_config
     from kafka_io import load_catalogue
+    from ksqldb_provider.hooks import kafka_config
 
     t1 = next(spec for spec in load_catalogue(settings.topics_file) if spec.name == model.T1)
     plan = make_plan(
@@ -72,7 +72,11 @@ def plan_run(
         retention_ms=t1.retention_ms,
     )
     log.info(
-        "Run %s sends %d alerts (%s, seed %d)", plan.id_ejecucion, plan.alerts, plan.source, plan.seed
+        "Run %s sends %d alerts (%s, seed %d)",
+        plan.id_ejecucion,
+        plan.alerts,
+        plan.source,
+        plan.seed,
     )
     if plan.input and plan.input.unreadable_dates:
         log.warning(
@@ -92,7 +96,7 @@ def produce_alerts(
         See `emergencias.intake.send_planned_alerts`.
     """
     from emergencias.intake import send_planned_alerts
-    from emergencias.tasks.connections import kafka_config
+    from ksqldb_provider.hooks import kafka_config
 
     plan = _plan(settings, dag_run)
     result = send_planned_alerts(
@@ -116,7 +120,7 @@ def enrich_medical_alerts(
     """
     from emergencias.enrichment import enrich
     from emergencias.places import SimulatedAddressBook
-    from emergencias.tasks.connections import kafka_config
+    from ksqldb_provider.hooks import kafka_config
 
     plan = _plan(settings, dag_run)
     result = enrich(
@@ -126,12 +130,11 @@ def enrich_medical_alerts(
         transactional_id=f"{settings.enrichment_group}/{plan.id_ejecucion}#{_map_index(ti)}",
         timeout_s=settings.read_timeout_s,
     )
-    log.info(
-        "Read %d records of T2, wrote %d to T2.1", result.consumed, result.produced
-    )
+    log.info("Read %d records of T2, wrote %d to T2.1", result.consumed, result.produced)
     if result.dead_lettered:
-        log.warning("%d records of T2 cannot be read: a person looks at them in T4",
-                    result.dead_lettered)
+        log.warning(
+            "%d records of T2 cannot be read: a person looks at them in T4", result.dead_lettered
+        )
     return {
         "consumed": result.consumed,
         "produced": result.produced,
@@ -147,7 +150,7 @@ def export_results(settings: Settings, *, dag_run: DagRunProtocol) -> dict[str, 
     """
     from emergencias.export import export_run
     from emergencias.plan import run_folder
-    from emergencias.tasks.connections import kafka_config
+    from ksqldb_provider.hooks import kafka_config
 
     plan = _plan(settings, dag_run)
     folder = run_folder(settings.export_root, plan.dag_id, plan.run_id)
@@ -167,13 +170,14 @@ def reconcile(settings: Settings, *, dag_run: DagRunProtocol) -> dict[str, Any]:
     """Prove that no alert of the run was lost or doubled, and say what a person must look at.
 
     Raises:
-        emergencias.reconciliation.ReconciliationError: Something is missing, doubled or in the
+        emergencias.manifest.ReconciliationError: Something is missing, doubled or in the
             wrong place; names topics, counts and the first ids.
     """
+    from emergencias import model
     from emergencias.manifest import render_table
     from emergencias.plan import run_folder
     from emergencias.reconciliation import reconcile_run
-    from emergencias.tasks.connections import kafka_config
+    from ksqldb_provider.hooks import kafka_config
 
     plan = _plan(settings, dag_run)
     folder = run_folder(settings.export_root, plan.dag_id, plan.run_id)
@@ -181,8 +185,21 @@ def reconcile(settings: Settings, *, dag_run: DagRunProtocol) -> dict[str, Any]:
         kafka_config(settings.kafka_conn_id), plan, folder, sql_folder=settings.sql_dir
     )
     log.info("\n%s", render_table(manifest))
+    waiting = next(count for count in manifest.topics if count.topic == model.T4)
+    if waiting.run or waiting.ajenos:
+        log.warning(
+            "A person must look at %d alerts of this run and %d of others in %s",
+            waiting.run,
+            waiting.ajenos + waiting.otras_ejecuciones,
+            model.T4,
+        )
     manifest.raise_if_failed()
-    return manifest.summary()
+    return {
+        "topics": {count.topic: count.run for count in manifest.topics},
+        "ajenos": {count.topic: count.ajenos for count in manifest.topics if count.ajenos},
+        "review": manifest.review.alerts,
+        "checks": len(manifest.checks),
+    }
 
 
 def _plan(settings: Settings, dag_run: DagRunProtocol) -> Plan:
