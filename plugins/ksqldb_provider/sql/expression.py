@@ -7,6 +7,7 @@ when their canonical forms are equal.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ksqldb_provider.sql.errors import SqlError
@@ -43,6 +44,7 @@ def canonical(text: str, *, sources: frozenset[str] = frozenset()) -> Canonical:
     return _canonical(tree.expressions[0], sources)
 
 
+@cache
 def _dialect() -> Dialect:
     from sqlglot import Dialect, parser, tokens
 
