@@ -30,7 +30,8 @@ def _listen(value: str) -> tuple[str, int]:
         loopback = False
     if not loopback:
         raise argparse.ArgumentTypeError(
-            f"{host!r} is not a loopback address: this server has no authentication, so it listens on "
+            f"{host!r} is not a loopback address: this server has no authentication, so it "
+            "listens on "
             "127.0.0.1 only. Beyond one machine, use a ksqlDB server"
         )
     return host, int(port)
@@ -56,7 +57,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 class _Server(uvicorn.Server):
-    """A server that ends on SIGTERM and SIGINT and lets its caller clean up (uvicorn would re-raise)."""
+    """A server that ends on SIGTERM and SIGINT; uvicorn's own would raise the signal again."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

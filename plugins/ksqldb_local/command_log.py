@@ -41,7 +41,8 @@ class CommandLog:
     """Appends commands, each in a transaction of its own, and reads all of them back.
 
     A transaction's marker takes an offset, so sequence numbers step by 2, as ksqlDB's do. The
-    transactional id is the service's: who opens the log last owns it, and fences every other process.
+    transactional id is the service's: who opens the log last owns it, and fences every other
+    process.
     """
 
     def __init__(self, config: Mapping[str, Any], service_id: str) -> None:
@@ -99,7 +100,8 @@ class CommandLog:
                 message = consumer.poll(30)
                 if message is None:
                     raise CommandLogError(
-                        f"The command topic {self.topic} could not be read to its end ({end}) within "
+                        f"The command topic {self.topic} could not be read to its end ({end}) "
+                        "within "
                         "30 s: is the broker overloaded?"
                     )
                 error = message.error()
@@ -127,7 +129,8 @@ class CommandLog:
             The command with its sequence number.
 
         Raises:
-            CommandLogError: It was not written, or whether it was is not known (then it is seen, or not,
+            CommandLogError: It was not written, or whether it was is not known (then it is seen,
+            or not,
                 after the log was opened again).
         """
         with self._lock:
@@ -204,6 +207,7 @@ def _decode(message: Message) -> Command:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise CommandLogError(
-            f"Offset {message.offset()} of {message.topic()} is not a command of ksqldb_local ({error}): "
+            f"Offset {message.offset()} of {message.topic()} is not a command of ksqldb_local "
+            f"({error}): "
             "the topic belongs to a ksqlDB server. Use another --service-id."
         ) from error

@@ -1,11 +1,13 @@
 """Expressions to Python functions: types are checked, then source text is generated and compiled.
 
-Two-valued logic as ksqlDB generates it: a comparison with NULL is false (so NOT of it is true), IN never
+Two-valued logic as ksqlDB generates it: a comparison with NULL is false (so NOT of it is true), IN
+never
 matches NULL. A function that fails makes a filter drop the row and a column NULL, with a log entry.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -31,7 +33,7 @@ from ksqldb_local.types import (
 
 Row = tuple[Any, ...]
 Evaluator = Callable[[Row, int, int, int], Any]
-"""(column values in the source's order, ROWTIME, ROWPARTITION, ROWOFFSET) to the expression's value."""
+"""(column values in order, ROWTIME, ROWPARTITION, ROWOFFSET) to the expression's value."""
 
 _DECIMAL = SqlType("DECIMAL")
 _NUMBERS = {"INTEGER": 0, "BIGINT": 1, "DECIMAL": 2, "DOUBLE": 3}
@@ -151,8 +153,6 @@ def _divide(left: Any, right: Any) -> Any:
 
 def _modulus(left: Any, right: Any) -> Any:
     if isinstance(left, float) or isinstance(right, float):
-        import math
-
         return math.fmod(left, right) if right else float("nan")
     if right == 0:
         raise FunctionError("/ by zero")
@@ -221,6 +221,11 @@ _CASTS = {
 }
 
 
+def _literal_value(code: str) -> Any:
+    """Return the value of a literal's generated code."""
+    return eval(code, {"D": Decimal})  # noqa: S307 - generated here, from a parsed literal
+
+
 @dataclass(slots=True)
 class Compiler:
     """Compiles expressions over the columns of one source stream.
@@ -280,7 +285,8 @@ class Compiler:
 
     def _function(self, code: str) -> Evaluator:
         namespace = {**_RUNTIME, **self._constants}
-        # The text is generated here from a parsed expression: names and literals enter it by repr only.
+        # The text is generated here from a parsed expression: names and literals enter it by repr
+        # only.
         exec(compile(f"def evaluate(r, t, p, o):\n    return {code}", "<ksql>", "exec"), namespace)  # noqa: S102
         evaluate: Evaluator = namespace["evaluate"]
         return evaluate
@@ -412,20 +418,18 @@ class Compiler:
 
     def _in(self, node: exp.In) -> Typed:
         value = self._compile(node.this)
-        items = [self._compile(e) for e in node.expressions]
-        if not items:
+        if not node.expressions:
             raise UnsupportedError("IN without a list")
-        items = [i for i in items if i.type is not None]
-        kind = value.type
-        codes = []
-        for item in items:
-            if kind is not None and item.type is not None and item.type != kind:
-                item = self._coerce(node, item, kind)
-            codes.append(item)
-        if all(i.literal for i in codes):
-            members = self._constant(frozenset(eval(i.code, {"D": Decimal}) for i in codes))  # noqa: S307 - own literals
+        items = []
+        for item in map(self._compile, node.expressions):
+            if item.type is None:
+                continue  # NULL never matches
+            differs = value.type is not None and item.type != value.type
+            items.append(self._coerce(node, item, value.type) if differs and value.type else item)
+        if all(item.literal for item in items):
+            members = self._constant(frozenset(_literal_value(item.code) for item in items))
             return Typed(f"({value.code} in {members})", BOOLEAN, nullable=False)
-        listing = ", ".join(i.code for i in codes)
+        listing = ", ".join(item.code for item in items)
         return Typed(f"contained({value.code}, ({listing},))", BOOLEAN, nullable=False)
 
     def _coerce(self, node: exp.In, item: Typed, kind: SqlType) -> Typed:
@@ -434,10 +438,10 @@ class Compiler:
         if kind.base in _NUMBERS and item.type.base in _NUMBERS:
             return item
         if kind == STRING and item.literal:
-            value = eval(item.code, {"D": Decimal})  # noqa: S307 - own literal
-            return Typed(repr(to_text(value)), STRING, nullable=False, literal=True)
+            text = to_text(_literal_value(item.code))
+            return Typed(repr(text), STRING, nullable=False, literal=True)
         if item.type == STRING and item.literal and kind.base in _CASTS:
-            value = _RUNTIME[_CASTS[kind.base]](eval(item.code, {}))  # noqa: S307 - own literal
+            value = _RUNTIME[_CASTS[kind.base]](_literal_value(item.code))
             return Typed(repr(value), kind, nullable=False, literal=True)
         raise StatementError(
             f"invalid input syntax for type {kind}: {expression_text(node)} compares {kind} "

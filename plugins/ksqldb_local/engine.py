@@ -72,7 +72,7 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to run: ``listen`` is host:port as shown in answers, ``processing_log_stream`` creates it."""
+    """How to run: ``listen`` is the host:port that answers show."""
 
     bootstrap_servers: str
     listen: str = "127.0.0.1:8088"
@@ -99,7 +99,8 @@ class Engine:
 
     Args:
         settings: How to run.
-        on_fatal: Called with a message when this process must end: another one took over its service id.
+        on_fatal: Called with a message when this process must end: another one took over its
+        service id.
     """
 
     def __init__(self, settings: Settings, *, on_fatal: Callable[[str], None]) -> None:
@@ -170,12 +171,13 @@ class Engine:
 
     def _taken_over(self) -> None:
         self._on_fatal(
-            f"Another ksqldb_local took over service id {self.settings.service_id!r}; this one ends. "
+            f"Another ksqldb_local took over service id {self.settings.service_id!r}; this "
+            "one ends. "
             "Give one of them another --service-id."
         )
 
     def _fenced(self) -> None:
-        """A router was fenced: by the broker's transaction time-out, or by a process that took over."""
+        """A router was fenced: by the broker's time-out, or by a process that took over."""
         try:
             self._log.check_ownership()
         except KafkaException as error:
@@ -317,7 +319,8 @@ class Engine:
             raise
         except KafkaException as error:
             raise StatementError(
-                f"The broker {self.settings.bootstrap_servers} did not answer: {error.args[0].str()}",
+                f"The broker {self.settings.bootstrap_servers} did not answer: "
+                f"{error.args[0].str()}",
                 status=500,
                 error_code=SERVER_ERROR,
                 statement=statement.text,
@@ -332,7 +335,8 @@ class Engine:
             return self._query_command(statement, session)
         if isinstance(statement, Query | Print):
             raise StatementError(
-                "The following statement types should be issued to the websocket endpoint '/query':\n"
+                "The following statement types should be issued to the websocket endpoint "
+                "'/query':\n"
                 "\t* PRINT\n\t* SELECT",
                 error_code=QUERY_ENDPOINT,
             )
@@ -356,7 +360,8 @@ class Engine:
             query = session.metastore.queries.get(statement.query_id)
             if query is None:
                 raise StatementError(
-                    f"Query with id:{statement.query_id} does not exist, use SHOW QUERIES to view the "
+                    f"Query with id:{statement.query_id} does not exist, use SHOW QUERIES to "
+                    "view the "
                     "full set of queries."
                 )
             answer |= {
@@ -649,9 +654,7 @@ class Engine:
         replicas = self.topics.names().get(stream.topic)
         if replicas is None:
             warnings.append(
-                {
-                    "message": f"Error from Kafka: Failed to Describe Kafka Topic(s): [{stream.topic}]"
-                }
+                {"message": "Error from Kafka: Failed to Describe Kafka Topic(s): [{stream.topic}]"}
             )
         statistics, cluster = self._statistics(name, store) if extended else ("", [])
         summaries = (
@@ -685,7 +688,8 @@ class Engine:
         last = max(r.last_produced_ms for r in routes)
         when = datetime.fromtimestamp(last / 1000, UTC).isoformat(timespec="milliseconds")
         text = (
-            "The statistics field is deprecated and will be removed in a future version of ksql. Please "
+            "The statistics field is deprecated and will be removed in a future version of "
+            "ksql. Please "
             "update your client to the latest version and use statisticsMap instead.\n"
             f"total-messages: {total:>9}     last-message: {when.replace('+00:00', 'Z')}"
         )
@@ -781,7 +785,7 @@ class Engine:
             ) from error
 
     def health(self) -> dict[str, Any]:
-        """Return ``/healthcheck``: the broker, the command log, and the routers that stand still."""
+        """Return ``/healthcheck``: the streams, the broker and the command log."""
         try:
             self.topics.cluster_id()
             kafka = True

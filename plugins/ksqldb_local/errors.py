@@ -78,7 +78,7 @@ class UnsupportedError(StatementError):
 
 
 class FunctionError(Exception):
-    """A value that an expression cannot be computed for (the record is logged, not the query stopped)."""
+    """An expression that fails for a record: it is logged, the query goes on."""
 
 
 class DeserializationError(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -21,7 +21,7 @@ from ksqldb_local.json_text import (
 )
 from ksqldb_local.types import Column, Schema, SqlType
 
-Headers = Sequence[tuple[str, bytes | None]]
+Headers = Sequence[tuple[str, Any]] | Mapping[str, Any]
 
 FORMATS = ("KAFKA", "JSON")
 _STRUCTS = {"INTEGER": ">i", "BIGINT": ">q", "DOUBLE": ">d"}
@@ -64,7 +64,7 @@ class SourceReader:
     def read(
         self, key: bytes | None, value: bytes | None, headers: Callable[[], Headers | None]
     ) -> tuple[Any, ...] | None:
-        """Return the row of a record; None for a tombstone. ``headers`` is asked only where they count.
+        """Return the row of a record; None for a tombstone. ``headers`` is called if needed.
 
         Raises:
             DeserializationError: The key or the value is not of the declared format.
@@ -78,7 +78,9 @@ class SourceReader:
         else:
             self._read_json(value, row)
         if self._headers:
-            row.append([{"KEY": name, "VALUE": content} for name, content in headers() or ()])
+            given = headers() or ()
+            pairs = given.items() if isinstance(given, Mapping) else given
+            row.append([{"KEY": name, "VALUE": content} for name, content in pairs])
         return tuple(row) if self._plain_order else tuple(row[i] for i in self._order)
 
     def read_key(self, key: bytes | None) -> Any:

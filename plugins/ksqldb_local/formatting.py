@@ -55,7 +55,8 @@ def expression_text(
     Args:
         node: The expression.
         alias: Name of the source to qualify columns with; None leaves them bare.
-        schema: Columns that exist; others stay bare, so that an error message shows them as written.
+        schema: Columns that exist; others stay bare, so that an error message shows them as
+        written.
     """
 
     def text(inner: exp.Expression) -> str:
@@ -169,9 +170,8 @@ def select_text(select: Select, schema: Schema | None) -> str:
     if select.partition_by:
         keys = ", ".join(expression_text(e, alias, schema) for e in select.partition_by)
         text += f"\nPARTITION BY {keys}"
-    if select.emit_changes:
-        text += "\nEMIT CHANGES"
-    return text
+    # A persistent query always emits changes, also where the statement does not say so.
+    return f"{text}\nEMIT CHANGES"
 
 
 def as_select_text(statement: CreateAsSelect, properties: Properties, schema: Schema | None) -> str:

@@ -1,6 +1,7 @@
 """JSON as Jackson reads and writes it: a fast path by orjson, an exact one for what that refuses.
 
-What Jackson (ksqlDB's JSON library) does differently from a strict parser: text after the first value is
+What Jackson (ksqlDB's JSON library) does differently from a strict parser: text after the first
+value is
 ignored, a repeated name keeps its last value, numbers keep the digits they were written with.
 """
 
@@ -70,7 +71,7 @@ def _first_value(text: str) -> tuple[Any, int]:
 
 
 def parse_text(text: str) -> Any:
-    """Parse ``text`` fast; its fractional and very large numbers may come as float (see :func:`number_text`).
+    """Parse ``text`` fast; fractional and very large numbers may come as float.
 
     Raises:
         JsonError: As :func:`parse_exact`.
@@ -147,7 +148,7 @@ def dump_object(row: dict[str, Any]) -> bytes:
 
 
 def number_text(value: int | Decimal) -> str:
-    """Return a number as Java's ``BigDecimal.toString`` does, whose rules Python's Decimal shares."""
+    """Return a number as Java's ``BigDecimal.toString`` does: Decimal has the same rules."""
     return str(value)
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sqlglot import exp, parser, tokens
+from sqlglot import Token, TokenType, exp, parser, tokens
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import ErrorLevel, ParseError, TokenError
-from sqlglot.tokens import Token, TokenType
 
 from ksqldb_local.errors import StatementError
 from ksqldb_local.formatting import column_name
@@ -388,9 +387,7 @@ class _Reader:
         source = self._name()
         alias = source
         token = self._peek()
-        if self._accept("AS"):
-            alias = self._name()
-        elif (
+        if self._accept("AS") or (
             token is not None
             and token.token_type in _NAMES
             and token.text.upper() not in _CLAUSES | _JOINS

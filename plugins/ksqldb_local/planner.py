@@ -40,7 +40,7 @@ _SOURCE_PROPERTIES = {
 
 @dataclass(frozen=True, slots=True)
 class Creation:
-    """A stream to create: the statement's canonical text, the topic it needs, the query it starts."""
+    """A stream to create: its canonical text, the topic it needs, the query it starts."""
 
     text: str
     stream: Stream
@@ -120,7 +120,8 @@ def create_source(
         raise StatementError('Missing required property "KAFKA_TOPIC" which has no default value.')
     if value_format is None:
         raise StatementError(
-            "Statement is missing the 'VALUE_FORMAT' property from the WITH clause. Either provide one "
+            "Statement is missing the 'VALUE_FORMAT' property from the WITH clause. Either "
+            "provide one "
             "or set a default via the 'ksql.persistence.default.format.value' config."
         )
     unknown = sorted(set(given) - _SOURCE_PROPERTIES)
@@ -145,8 +146,10 @@ def create_source(
             {k: v for k, v in properties.items() if k != "CLEANUP_POLICY"} | {"PARTITIONS": 2},
         )
         raise GenericError(
-            f"Topic '{topic}' does not exist. If you want to create a new topic for the stream/table "
-            "please re-run the statement providing the required 'PARTITIONS' configuration in the WITH "
+            f"Topic '{topic}' does not exist. If you want to create a new topic for the "
+            "stream/table "
+            "please re-run the statement providing the required 'PARTITIONS' configuration "
+            "in the WITH "
             f"clause (and optionally 'REPLICAS'). For example: {example}"
         )
     try:
@@ -163,7 +166,8 @@ def create_source(
                 )
             if existing.topic != topic:
                 raise StatementError(
-                    f"Cannot upgrade data source: DataSource '{quoted(statement.name)}' has topic = "
+                    f"Cannot upgrade data source: DataSource '{quoted(statement.name)}' has "
+                    "topic = "
                     f"{existing.topic} which is not upgradeable to {topic}"
                 )
             _check_upgrade(existing, statement.schema)
@@ -232,9 +236,12 @@ def create_as_select(
     found = topics.find(topic)
     if found is not None and found != wanted:
         raise KsqlError(
-            f"A Kafka topic with the name '{topic}' already exists, with different partition/replica/"
-            f"retention configuration than required. KSQL expects {wanted.partitions} partitions (topic "
-            f"has {found.partitions}), {wanted.replicas} replication factor (topic has {found.replicas}), "
+            f"A Kafka topic with the name '{topic}' already exists, with different "
+            "partition/replica/"
+            f"retention configuration than required. KSQL expects {wanted.partitions} "
+            "partitions (topic "
+            f"has {found.partitions}), {wanted.replicas} replication factor (topic has "
+            f"{found.replicas}), "
             f"and {wanted.retention_ms} retention (topic has {found.retention_ms}).",
             status=500,
             error_code=SERVER_ERROR,
@@ -264,7 +271,8 @@ def create_as_select(
                 )
             if existing.topic != topic:
                 raise StatementError(
-                    f"Cannot upgrade data source: DataSource '{quoted(statement.name)}' has topic = "
+                    f"Cannot upgrade data source: DataSource '{quoted(statement.name)}' has "
+                    "topic = "
                     f"{existing.topic} which is not upgradeable to {topic}"
                 )
             _check_upgrade(existing, schema)
@@ -294,7 +302,8 @@ def _check_replace(statement: CreateAsSelect, running: PersistentQuery | None) -
     if running is not None and running.source != statement.select.source:
         raise StatementError(
             f"Cannot upgrade query {running.id}: it reads {running.source}, not "
-            f"{statement.select.source}; its offsets would mean nothing. Drop the stream and create it "
+            f"{statement.select.source}; its offsets would mean nothing. Drop the stream and "
+            "create it "
             "again."
         )
 
@@ -336,7 +345,8 @@ def _check_upgrade(existing: Stream, schema: Schema) -> None:
     listed = ", ".join(c.definition(quote_all=True) for c in changed or added_keys)
     raise StatementError(
         f"Cannot upgrade data source: DataSource '{quoted(existing.name)}' has schema = "
-        f"{existing.schema.text()} which is not upgradeable to {schema.text()}. (The following columns "
+        f"{existing.schema.text()} which is not upgradeable to {schema.text()}. (The "
+        "following columns "
         f"are changed, missing or reordered: [{listed}])"
     )
 
@@ -364,7 +374,8 @@ def drop_source(statement: DropSource, metastore: Metastore) -> Stream | None:
         )
         if others:
             raise KsqlError(
-                f"Refusing to delete topic. Found other data sources ({', '.join(others)}) using topic "
+                f"Refusing to delete topic. Found other data sources ({', '.join(others)}) "
+                "using topic "
                 f"{stream.topic}",
                 status=500,
                 error_code=SERVER_ERROR,
@@ -373,7 +384,8 @@ def drop_source(statement: DropSource, metastore: Metastore) -> Stream | None:
     readers = metastore.dependants(stream.name)
     if readers:
         raise StatementError(
-            f"Cannot drop {stream.name}.\nThe following streams and/or tables read from this source: "
+            f"Cannot drop {stream.name}.\nThe following streams and/or tables read from this "
+            "source: "
             f"[{', '.join(readers)}].\nYou need to drop them before dropping {stream.name}."
         )
     return stream

@@ -38,7 +38,8 @@ def resolve(select: Select, source: Stream, *, persistent: bool, sink: str = "")
     Args:
         select: The statement.
         source: The stream it reads.
-        persistent: It is written to a topic, so it must carry the key and may not be called ROWTIME.
+        persistent: It is written to a topic, so it must carry the key and may not be called
+        ROWTIME.
         sink: Name of the stream it makes, for messages.
 
     Raises:
@@ -74,7 +75,8 @@ def resolve(select: Select, source: Stream, *, persistent: bool, sink: str = "")
                 raise StatementError(f"The type of column `{name}` is not known: it is NULL.")
             if persistent and kind.base == "DECIMAL":
                 raise StatementError(
-                    f"Column `{name}` is DECIMAL, which ksqldb_local does not write: CAST it to DOUBLE."
+                    f"Column `{name}` is DECIMAL, which ksqldb_local does not write: CAST it "
+                    "to DOUBLE."
                 )
             expressions[name] = expression
             kinds[name] = kind
@@ -169,7 +171,7 @@ class Program:
         )
 
     def tombstone(self, reader: SourceReader, key: bytes | None) -> Emitted | None:
-        """Return what a record without value gives: nothing for a filter, else a copy without value."""
+        """Return what a record without value gives: None for a filter, else a copy of it."""
         if self._where is not None or self._repartitions:
             return None
         if self._key is None:
@@ -184,17 +186,17 @@ class Program:
             try:
                 if not self._where(row, timestamp, partition, offset):
                     return NOTHING
-            except Exception as error:  # noqa: BLE001 - any failure of an expression: logged, row dropped
+            except Exception as error:
                 return None, [self._failure("WhereFilter", "Error evaluating filter", error)]
         entries: list[bytes] = []
         try:
             values = self._row(row, timestamp, partition, offset)
-        except Exception:  # noqa: BLE001 - one column failed: find which, it becomes NULL
+        except Exception:
             values = {}
             for index, (name, evaluate) in enumerate(self._columns):
                 try:
                     values[name] = evaluate(row, timestamp, partition, offset)
-                except Exception as error:  # noqa: BLE001 - logged, as ksqlDB does
+                except Exception as error:
                     values[name] = None
                     what = f"Error computing expression for column {name} with index {index}"
                     entries.append(self._failure("Project", what, error))
@@ -203,7 +205,7 @@ class Program:
             if self._key is not None:
                 key = self._write_key(self._key(row, timestamp, partition, offset))
             return (key, self._write_value(values)), entries
-        except Exception as error:  # noqa: BLE001 - the row cannot be written: logged, dropped
+        except Exception as error:
             entries.append(
                 processing_log.serialization_error(
                     self.query_id, self._sink_name, self.sink_topic, str(error)

@@ -19,21 +19,61 @@ _CHOICES = {
         "exactly_once_v2",
     ),
 }
-# Settings of Kafka Streams and its clients: taken and shown back. This engine is exactly-once and tuned
+# Settings of Kafka Streams and its clients: taken and shown back. This engine is exactly-once and
+# tuned
 # for one broker whatever they say, so that the same deployment works against both servers.
 _ACCEPTED = frozenset(
-    "application.server buffered.records.per.partition cache.max.bytes.buffering client.id "
-    "commit.interval.ms connections.max.idle.ms default.deserialization.exception.handler "
-    "default.production.exception.handler max.task.idle.ms max.warmup.replicas metadata.max.age.ms "
-    "metrics.recording.level num.standby.replicas num.stream.threads poll.ms receive.buffer.bytes "
-    "reconnect.backoff.max.ms reconnect.backoff.ms replication.factor request.timeout.ms retries "
-    "retry.backoff.ms send.buffer.bytes state.cleanup.delay.ms state.dir statestore.cache.max.bytes "
-    "task.timeout.ms topology.optimization acks batch.size buffer.memory compression.type "
-    "delivery.timeout.ms enable.idempotence linger.ms max.block.ms "
-    "max.in.flight.requests.per.connection max.request.size transaction.timeout.ms "
-    "fetch.max.bytes fetch.max.wait.ms fetch.min.bytes group.instance.id heartbeat.interval.ms "
-    "isolation.level max.partition.fetch.bytes max.poll.interval.ms max.poll.records "
-    "session.timeout.ms".split()
+    [
+        "application.server",
+        "buffered.records.per.partition",
+        "cache.max.bytes.buffering",
+        "client.id",
+        "commit.interval.ms",
+        "connections.max.idle.ms",
+        "default.deserialization.exception.handler",
+        "default.production.exception.handler",
+        "max.task.idle.ms",
+        "max.warmup.replicas",
+        "metadata.max.age.ms",
+        "metrics.recording.level",
+        "num.standby.replicas",
+        "num.stream.threads",
+        "poll.ms",
+        "receive.buffer.bytes",
+        "reconnect.backoff.max.ms",
+        "reconnect.backoff.ms",
+        "replication.factor",
+        "request.timeout.ms",
+        "retries",
+        "retry.backoff.ms",
+        "send.buffer.bytes",
+        "state.cleanup.delay.ms",
+        "state.dir",
+        "statestore.cache.max.bytes",
+        "task.timeout.ms",
+        "topology.optimization",
+        "acks",
+        "batch.size",
+        "buffer.memory",
+        "compression.type",
+        "delivery.timeout.ms",
+        "enable.idempotence",
+        "linger.ms",
+        "max.block.ms",
+        "max.in.flight.requests.per.connection",
+        "max.request.size",
+        "transaction.timeout.ms",
+        "fetch.max.bytes",
+        "fetch.max.wait.ms",
+        "fetch.min.bytes",
+        "group.instance.id",
+        "heartbeat.interval.ms",
+        "isolation.level",
+        "max.partition.fetch.bytes",
+        "max.poll.interval.ms",
+        "max.poll.records",
+        "session.timeout.ms",
+    ]
 )
 
 
@@ -52,7 +92,8 @@ def check(properties: Mapping[str, Any], statement: str) -> dict[str, Any]:
         statement: The request's text, for the error.
 
     Raises:
-        KsqlError: A value that is not allowed (400), a property that may not be set (400) or that does
+        KsqlError: A value that is not allowed (400), a property that may not be set (400) or that
+        does
             not exist (500), as a ksqlDB server answers.
     """
     prohibited = sorted(_IMMUTABLE & set(properties))
@@ -77,7 +118,8 @@ def check(properties: Mapping[str, Any], statement: str) -> dict[str, Any]:
             continue
         if value not in choices:
             raise GenericError(
-                f"Failed to coerce type of value '{value}' for key '{name}'\nCaused by: Invalid value "
+                f"Failed to coerce type of value '{value}' for key '{name}'\nCaused by: "
+                "Invalid value "
                 f"{value} for configuration {short}: String must be one of: {', '.join(choices)}"
             )
         if value == "none":

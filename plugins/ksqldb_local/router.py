@@ -1,8 +1,11 @@
 """Runs all queries of one source topic: one read, one parse, one transaction per batch.
 
-What makes it exactly once: outputs, processing-log entries and the offsets of every query's own consumer
-group are committed in one Kafka transaction. The transactional id is stable, so a successor fences this
-process and aborts what it left open *before* it reads the offsets. Whatever fails, the session is thrown
+What makes it exactly once: outputs, processing-log entries and the offsets of every query's own
+consumer
+group are committed in one Kafka transaction. The transactional id is stable, so a successor fences
+this
+process and aborts what it left open *before* it reads the offsets. Whatever fails, the session is
+thrown
 away and a new one begins from the offsets that the broker holds.
 """
 
@@ -45,7 +48,7 @@ from ksqldb_local.transactions import (
 log = logging.getLogger(__name__)
 
 BATCH = 5_000
-"""Most records of one transaction: far from the transaction time-out, large enough to cost little."""
+"""Most records of one transaction: far from its time-out, enough to cost little."""
 _IDLE_S = 0.05
 _CHECK_S = 5.0
 _RETRY_S = 1.0
@@ -60,7 +63,7 @@ _GONE = {
 
 @dataclass(slots=True)
 class Route:
-    """One query at work. ``next`` holds, per partition, the first offset that it has not handled."""
+    """One query at work; ``next`` holds the first offset of a partition not yet handled."""
 
     query: PersistentQuery
     group: str
@@ -96,7 +99,8 @@ class TopicRouter(threading.Thread):
         topic: The topic to read.
         transactional_id: Stable for the service and the topic.
         log_topic: Where entries of the processing log go.
-        on_fenced: Called when the broker fenced the producer; raises when another process took over.
+        on_fenced: Called when the broker fenced the producer; raises when another process took
+        over.
     """
 
     def __init__(
@@ -148,7 +152,11 @@ class TopicRouter(threading.Thread):
 
     def remove(self, query_id: str) -> Future[None]:
         """Stop a query at the next transaction boundary."""
-        return self._submit(lambda: self._routes.pop(query_id, None) and None)
+
+        def apply() -> None:
+            self._routes.pop(query_id, None)
+
+        return self._submit(apply)
 
     def refresh(self) -> Future[None]:
         """Take notice that queries were paused or resumed."""
@@ -179,7 +187,8 @@ class TopicRouter(threading.Thread):
                 if is_fenced(error):
                     self._on_fenced()
             except Exception as error:
-                # A defect must not stop the routing silently: it is shown, and retried from the offsets.
+                # A defect must not stop the routing silently: it is shown, and retried from the
+                # offsets.
                 log.exception("router of %s failed", self.topic)
                 self._note(f"{type(error).__name__}: {error}; retrying")
             else:
@@ -204,7 +213,8 @@ class TopicRouter(threading.Thread):
         consumer: Consumer | None = None
         try:
             transactional.init_transactions(_COMMIT_S)
-            # Only now nothing of a predecessor is open any more: the broker's offsets are the truth.
+            # Only now nothing of a predecessor is open any more: the broker's offsets are the
+            # truth.
             for route in self._routes.values():
                 route.next = None
             consumer = Consumer(
@@ -234,7 +244,8 @@ class TopicRouter(threading.Thread):
         finally:
             if consumer is not None:
                 consumer.close()
-            # Without this the next session's fencing would log errors of this one's open transaction.
+            # Without this the next session's fencing would log errors of this one's open
+            # transaction.
             transactional.purge()
             del transactional
 
@@ -249,7 +260,7 @@ class TopicRouter(threading.Thread):
     def _apply(self, action: Callable[[], None], future: Future[None]) -> None:
         try:
             action()
-        except Exception as error:  # noqa: BLE001 - handed to whoever asked for it
+        except Exception as error:
             future.set_exception(error)
         else:
             self._checked_at = 0.0
@@ -286,12 +297,13 @@ class TopicRouter(threading.Thread):
         return True
 
     def _check_topics(self, now: float) -> bool:
-        """Find out which topics are there; routes whose sink is gone are set aside, and taken up again."""
+        """Set routes aside whose sink is gone, and take them up again when it is back."""
         names = self._topics.names()
         source = names.get(self.topic)
         if source is None:
             message = (
-                f"Source topic {self.topic} does not exist (was it deleted?): create it again, or drop "
+                f"Source topic {self.topic} does not exist (was it deleted?): create it "
+                "again, or drop "
                 "the streams that read it"
             )
             self._note(message)
@@ -318,11 +330,14 @@ class TopicRouter(threading.Thread):
             route.metadata = group_metadata(self._config, route.group)
         committed = self._topics.committed(route.group, self.topic)
         if not committed:
-            # It committed its beginning when it was created: without it, any guess loses or doubles.
+            # It committed its beginning when it was created: without it, any guess loses or
+            # doubles.
             self._fail(
                 route,
-                f"Consumer group {route.group} has lost its offsets for {self.topic} (deleted, or older "
-                "than offsets.retention.minutes): reset the group's offsets to where routing has to go "
+                f"Consumer group {route.group} has lost its offsets for {self.topic} "
+                "(deleted, or older "
+                "than offsets.retention.minutes): reset the group's offsets to where routing "
+                "has to go "
                 "on, or drop the stream and create it again",
                 retry_s=30.0,
             )
@@ -346,7 +361,8 @@ class TopicRouter(threading.Thread):
                 continue
             # Gone is gone: going on at the first record there is loses least, and says how many.
             self._note(
-                f"{self.topic}[{partition}]: records {offset} to {starts[partition]} were deleted before "
+                f"{self.topic}[{partition}]: records {offset} to {starts[partition]} were "
+                "deleted before "
                 f"they were routed (retention, or the topic was made anew); going on at "
                 f"{starts[partition]}",
                 active,
@@ -408,7 +424,7 @@ class TopicRouter(threading.Thread):
                     route.next[partition] = max(offset, route.next.get(partition, 0))
 
     def _recover(self, transactional: Producer, error: Exception) -> None:
-        """Abort; a sink that refuses a record stops its own queries only, all else a new session."""
+        """Abort; a sink that refuses a record stops its own queries, all else the session."""
         if isinstance(error, KafkaException) and (
             error.args[0].fatal() or not error.args[0].txn_requires_abort()
         ):

@@ -21,7 +21,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class SelectItem:
-    """One expression of a SELECT; ``expression`` None is ``*``. ``line`` and ``column`` are of its start."""
+    """One expression of a SELECT and where it starts; ``expression`` None is ``*``."""
 
     expression: exp.Expression | None
     alias: str | None
@@ -92,7 +92,7 @@ class QueryCommand(Statement):
 
 @dataclass(frozen=True, slots=True)
 class Show(Statement):
-    """SHOW or LIST of ``what`` (STREAMS, TABLES, QUERIES, TOPICS, VARIABLES, PROPERTIES, FUNCTIONS)."""
+    """SHOW or LIST of ``what``: STREAMS, QUERIES, TOPICS..."""
 
     what: str
     extended: bool

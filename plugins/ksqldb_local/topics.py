@@ -6,8 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import (
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     ConfigResource,
     NewTopic,
@@ -19,6 +25,8 @@ Offsets = dict[int, int]
 """Partition to offset, of one topic."""
 
 FOREVER = -1
+_EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+_LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +118,7 @@ class BrokerTopics:
     def create(
         self, name: str, info: TopicInfo, *, config: Mapping[str, str] | None = None
     ) -> None:
-        """Create the topic and wait until its partitions have leaders; an existing one is left as it is."""
+        """Create the topic and wait for its leaders; an existing one is left as it is."""
         topic = NewTopic(
             name,
             info.partitions,
@@ -136,10 +144,11 @@ class BrokerTopics:
     def offsets(self, name: str, partitions: list[int], *, where: str) -> Offsets:
         """Return the ``earliest`` or the ``latest`` offset of each partition.
 
-        The latest is the last stable one: what an open transaction holds is still to come for a reader
+        The latest is the last stable one: what an open transaction holds is still to come for a
+        reader
         that begins now.
         """
-        spec = OffsetSpec.earliest() if where == "earliest" else OffsetSpec.latest()
+        spec = _EARLIEST if where == "earliest" else _LATEST
         futures = self.admin.list_offsets(
             {TopicPartition(name, p): spec for p in partitions},
             isolation_level=IsolationLevel.READ_COMMITTED,
@@ -150,7 +159,7 @@ class BrokerTopics:
     def high_watermarks(self, name: str, partitions: list[int]) -> Offsets:
         """Return the end offset of each partition, open transactions included."""
         futures = self.admin.list_offsets(
-            {TopicPartition(name, p): OffsetSpec.latest() for p in partitions},
+            {TopicPartition(name, p): _LATEST for p in partitions},
             isolation_level=IsolationLevel.READ_UNCOMMITTED,
             request_timeout=self._timeout,
         )
@@ -158,8 +167,6 @@ class BrokerTopics:
 
     def committed(self, group: str, name: str) -> Offsets:
         """Return the offsets that a consumer group has committed for the topic's partitions."""
-        from confluent_kafka import ConsumerGroupTopicPartitions
-
         future = self.admin.list_consumer_group_offsets(
             [ConsumerGroupTopicPartitions(group)],
             require_stable=True,

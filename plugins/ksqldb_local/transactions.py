@@ -44,7 +44,7 @@ def group_metadata(config: Mapping[str, Any], group: str) -> Any:
 
 
 def is_fenced(error: KafkaException) -> bool:
-    """Tell whether another producer has taken over the transactional id (or the broker timed us out)."""
+    """Tell whether another producer took the id over, or the broker timed us out."""
     return error.args[0].code() in FENCED
 
 
@@ -52,7 +52,8 @@ def commit(transactional: Producer, timeout_s: float) -> None:
     """Commit, asking again while the outcome is open.
 
     Raises:
-        KafkaException: It was not committed, or whether it was is not known: the caller has to begin
+        KafkaException: It was not committed, or whether it was is not known: the caller has to
+        begin
             anew with the offsets that the broker holds.
     """
     while True:

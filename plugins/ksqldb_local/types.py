@@ -71,9 +71,56 @@ PSEUDO_COLUMNS = {"ROWTIME": BIGINT, "ROWPARTITION": INTEGER, "ROWOFFSET": BIGIN
 _PLAIN = re.compile(r"[A-Z_][A-Z0-9_]*\Z")
 # Words of ksqlDB's grammar that must be quoted to be names.
 _RESERVED = frozenset(
-    "AND AS BETWEEN BY CASE CAST CREATE DELETE DESCRIBE DISTINCT DROP ELSE EMIT END EXISTS EXPLAIN "
-    "FALSE FOR FROM GROUP HAVING IN INNER INSERT INTO IS JOIN LEFT LIKE LIMIT NOT NULL ON OR ORDER "
-    "OUTER RIGHT SELECT STREAM TABLE THEN TRUE USING VALUES WHEN WHERE WITH WITHIN".split()
+    [
+        "AND",
+        "AS",
+        "BETWEEN",
+        "BY",
+        "CASE",
+        "CAST",
+        "CREATE",
+        "DELETE",
+        "DESCRIBE",
+        "DISTINCT",
+        "DROP",
+        "ELSE",
+        "EMIT",
+        "END",
+        "EXISTS",
+        "EXPLAIN",
+        "FALSE",
+        "FOR",
+        "FROM",
+        "GROUP",
+        "HAVING",
+        "IN",
+        "INNER",
+        "INSERT",
+        "INTO",
+        "IS",
+        "JOIN",
+        "LEFT",
+        "LIKE",
+        "LIMIT",
+        "NOT",
+        "NULL",
+        "ON",
+        "OR",
+        "ORDER",
+        "OUTER",
+        "RIGHT",
+        "SELECT",
+        "STREAM",
+        "TABLE",
+        "THEN",
+        "TRUE",
+        "USING",
+        "VALUES",
+        "WHEN",
+        "WHERE",
+        "WITH",
+        "WITHIN",
+    ]
 )
 
 
