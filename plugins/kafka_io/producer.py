@@ -123,6 +123,8 @@ class CheckedProducer:
         self._producer: Producer | None = None
         self._failure: DeliveryError | None = None
         self._in_transaction = False
+        self._has_gap = False
+        self._end: KafkaIoError | None = None
         self._sends = 0
 
     def __enter__(self) -> Self:
@@ -132,13 +134,7 @@ class CheckedProducer:
             BrokerUnavailableError: No answer within the time-out.
             ProducerFencedError: Another producer took over the id at the same moment.
         """
-        self._producer = Producer(client_config(self._config, self._settings, self._last_error))
-        if self._transactional_id is not None:
-            try:
-                self._call("taking over the transactional id", self._producer.init_transactions)
-            except KafkaIoError:
-                self._close()
-                raise
+        self._connect()
         return self
 
     def __exit__(
@@ -178,7 +174,7 @@ class CheckedProducer:
         producer = self._open()
         self._sends += 1
         if self._sends % _SENDS_PER_POLL == 0:
-            producer.poll(0)
+            self._serve(0)
         deadline: float | None = None
         while True:
             try:
@@ -198,10 +194,13 @@ class CheckedProducer:
                     raise FlushTimeoutError(
                         len(producer), self._timeout_s, addresses(self._config)
                     ) from None
-                producer.poll(0.1)
+                self._serve(0.1)
             except KafkaException as exc:
                 error = exc.args[0]
-                if error.fatal() or error.code() in (KafkaError._STATE, KafkaError._FATAL):
+                if error.code() == KafkaError._FATAL and self._transactional_id is not None:
+                    # The cause of the fatal error is only told by the transactional calls.
+                    self._call("sending a record", producer.commit_transaction)
+                if error.code() in (KafkaError._STATE, KafkaError._FATAL):
                     raise self._translated(error, "sending a record") from exc
                 self._latch(error, record.topic)
             if self._failure is not None:
@@ -214,7 +213,10 @@ class CheckedProducer:
             DeliveryError: A record was not delivered; the first one is named.
             FlushTimeoutError: Records were left unconfirmed.
         """
-        remaining = self._open().flush(timeout_s)
+        try:
+            remaining = self._open().flush(timeout_s)
+        except KafkaException as exc:
+            raise self._translated(exc.args[0], "flushing") from exc
         if self._failure is not None:
             raise self._failure
         if remaining:
@@ -226,6 +228,11 @@ class CheckedProducer:
         Raises:
             ProducerFencedError: Another producer took over the transactional id.
         """
+        if self._has_gap:
+            # A failed record leaves a gap in the sequence numbers, for which the broker refuses
+            # the next transaction; a producer that starts afresh has none.
+            self._close()
+            self._connect()
         producer = self._open()
         self._call("opening a transaction", lambda _timeout: producer.begin_transaction())
         self._in_transaction = True
@@ -263,12 +270,14 @@ class CheckedProducer:
             BrokerUnavailableError: No answer within the time-out: whether it was committed is
                 unknown here; read the committed offsets or records before doing it again.
         """
-        if self._failure is not None:
-            failure = self._failure
-            self.abort()
+        failure = self._failure
+        if failure is not None:
+            self._abort()
             raise failure
-        self._call("committing a transaction", self._open().commit_transaction)
-        self._in_transaction = False
+        try:
+            self._call("committing a transaction", self._open().commit_transaction)
+        finally:
+            self._in_transaction = False  # committed, aborted, or out of this producer's hands
 
     def abort(self) -> None:
         """Abort the open transaction, if there is one, and forget its failed records.
@@ -278,12 +287,27 @@ class CheckedProducer:
             BrokerUnavailableError: No answer within the time-out; the broker aborts by itself when
                 the transaction expires.
         """
-        if not self._in_transaction:
-            return
-        self._in_transaction = False  # also if this fails: then the broker ends it
-        self._call("aborting a transaction", self._open().abort_transaction)
-        self._open().poll(0)
-        self._failure = None
+        self._abort()
+
+    def _abort(self) -> DeliveryError | None:
+        """Abort the open transaction and return the first failed delivery in it."""
+        if self._in_transaction:
+            self._in_transaction = False  # also if this fails: then the broker ends it
+            self._call("aborting a transaction", self._open().abort_transaction)
+            self._serve(0)
+        failure, self._failure = self._failure, None
+        self._has_gap = self._has_gap or failure is not None
+        return failure
+
+    def _connect(self) -> None:
+        self._has_gap = False
+        self._producer = Producer(client_config(self._config, self._settings, self._last_error))
+        if self._transactional_id is not None:
+            try:
+                self._call("taking over the transactional id", self._producer.init_transactions)
+            except KafkaIoError:
+                self._close()
+                raise
 
     def _call(self, doing: str, function: Callable[[float], None]) -> None:
         """Call a transactional function, again after retriable errors, until the time-out."""
@@ -293,18 +317,31 @@ class CheckedProducer:
                 return function(max(deadline - monotonic(), 0.1))
             except KafkaException as exc:
                 error = exc.args[0]
-                producer = self._open()
-                producer.poll(0)
                 if error.retriable() and monotonic() < deadline:
-                    producer.poll(0.1)
+                    self._serve(0.1)
                     continue
                 if error.txn_requires_abort() and self._in_transaction:
-                    failure = self._failure
-                    self.abort()
+                    # Which record failed is only reported once the others have been given up.
+                    failure = self._abort()
                     raise failure or self._translated(error, doing) from exc
                 raise self._translated(error, doing) from exc
 
+    def _serve(self, timeout_s: float) -> None:
+        """Serve delivery reports for up to `timeout_s`."""
+        try:
+            self._open().poll(timeout_s)
+        except KafkaException as exc:
+            raise self._translated(exc.args[0], "serving delivery reports") from exc
+
     def _translated(self, error: KafkaError, doing: str) -> KafkaIoError:
+        translated = self._meaning(error, doing)
+        if error.fatal() or error.retriable():
+            # Fatal, or still going on after the time-out: no call can succeed after either.
+            self._end = translated
+            self._in_transaction = False
+        return translated
+
+    def _meaning(self, error: KafkaError, doing: str) -> KafkaIoError:
         if error.code() in _FENCED:
             return ProducerFencedError(
                 f"The producer with transactional id {self._transactional_id!r} may not go on "
@@ -336,13 +373,15 @@ class CheckedProducer:
             exc.add_note(f"The open transaction could not be aborted here: {abort_error}")
 
     def _open(self) -> Producer:
+        if self._end is not None:
+            raise self._end
         if self._producer is None:
             raise KafkaIoError("The producer is not open. Use it within its with-block.")
         return self._producer
 
     def _close(self) -> None:
-        if self._producer is not None:
+        producer, self._producer = self._producer, None
+        if producer is not None and self._end is None:
             # What is still queued here was reported as failed, or belongs to an aborted attempt.
-            self._producer.purge()
-            self._producer.close()
-            self._producer = None
+            producer.purge()
+            producer.close()
