@@ -43,6 +43,9 @@ DELIMITERS = ",;\t|"
 MAX_ALERT_CHARS = 16 * 2**20
 """Longest JSON object read: beyond it a file is not a list of alerts, and memory stays bounded."""
 
+MAX_ALERT_BYTES = 900_000
+"""Largest alert accepted. Kafka usually takes 1 MB a record, and its refusal half-way is too late."""
+
 _FIELDS = frozenset((*ORIGINAL_FIELDS, *KEPT_FIELDS))
 _DEGREE_LIMITS = {"latitud": 90, "longitud": 180}
 _DATE_AND_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}")
@@ -62,6 +65,8 @@ PathLike = str | os.PathLike[str]
 
 class SourceError(ValueError):
     """A file cannot be replayed; the message says where and why, and what is allowed."""
+
+    retryable = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,9 +414,13 @@ def _payloads(source: _Source, tally: _Tally) -> Iterator[Payload]:
                 payload[name] = parse_degrees(payload[name], limit)
                 tally.unread_coordinates += payload[name] is None
         try:
-            orjson.dumps(payload)
+            size = len(orjson.dumps(payload))
         except orjson.JSONEncodeError as error:
             raise source.error_at(where, f"cannot be written as JSON in UTF-8: {error}") from error
+        if size > MAX_ALERT_BYTES:
+            raise source.error_at(
+                where, f"an alert of {size:,} bytes as JSON; {MAX_ALERT_BYTES:,} are allowed"
+            )
         yield payload
 
 

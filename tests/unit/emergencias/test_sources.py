@@ -376,6 +376,8 @@ REFUSED = {
     "number in the list": ("a.json", f"[{LINE}, 12]".encode(), "alert 2: is 12; it must be a JSON"),
     "list in the list": ("a.json", f"[[{LINE}]]".encode(), "alert 1: is [{"),
     "null in the list": ("a.json", b"[null]", "alert 1: is None; it must be a JSON object"),
+    "too large for Kafka": ("a.json", f"[{LINE}]".replace("Si", "é" * 450_000)
+                            .encode(), "alert 1: an alert of 900,211 bytes as JSON; 900,000 are"),
     "too deep": ("a.json", b"[" * 100_000, "nested too deeply"),
     "too deep to write": ("a.json", f"[{LINE}]".replace('"Si"', "[" * 300 + "]" * 300).encode(),
                           "alert 1: cannot be written as JSON"),
