@@ -44,7 +44,7 @@ MAX_ALERT_CHARS = 16 * 2**20
 """Longest JSON object read: beyond it a file is not a list of alerts, and memory stays bounded."""
 
 MAX_ALERT_BYTES = 900_000
-"""Largest alert accepted. Kafka usually takes 1 MB a record, and its refusal half-way is too late."""
+"""Largest alert accepted: Kafka usually takes 1 MB a record and would refuse it half-way."""
 
 _FIELDS = frozenset((*ORIGINAL_FIELDS, *KEPT_FIELDS))
 _DEGREE_LIMITS = {"latitud": 90, "longitud": 180}
