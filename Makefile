@@ -1,0 +1,53 @@
+# Everything runs from .venv, which `setup` makes: a user needs Python 3.11+ and GNU make, no more.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run ui up down test lint clean
+
+help: ## Show what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Install everything into .venv and fetch Kafka's jars
+	@$(BIN)/emergencias stack jars
+
+run: $(READY) ## Start the stack, run the pipeline once, show its result (ARGS="--alerts 1000")
+	@$(BIN)/emergencias run $(ARGS)
+
+ui: $(READY) ## Start the stack and Airflow's web interface
+	@$(BIN)/emergencias ui
+
+up: $(READY) ## Start the stack: Kafka and ksqldb_local
+	@$(BIN)/emergencias stack up
+
+down: $(READY) ## Stop the stack; data stay
+	@$(BIN)/emergencias stack down
+
+test: lint ## Check style, types, imports and run every test (ARGS="-k words" for some)
+	$(BIN)/pytest $(ARGS)
+
+lint: $(READY) ## Check style, types and imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean: ## Stop the stack and remove .venv, caches and the stack's data; exported runs stay
+	@if [ -x $(BIN)/emergencias ]; then $(BIN)/emergencias stack down --purge --yes; fi
+	rm -rf $(VENV) .emergencias .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find plugins dags tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Made again when a dependency changes. An interrupted set-up leaves no stamp and goes on next time.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "Python 3.11, 3.12 or 3.13 is needed, but '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)." \
+	    "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV) || { \
+	  echo "Python's venv module cannot make $(VENV); Debian and Ubuntu have it in the package" \
+	    "python3-venv." >&2; exit 1; }
+	@echo "Installing into $(VENV) (once; takes a minute or two)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' constraints.txt)"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,16 @@
+"""The `emergencias` command."""
+
+from __future__ import annotations
+
+import typer
+
+from emergencias_cli import run, stack, ui
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # locals may hold credentials of a connection
+    help="Emergency alerts (112) on Kafka and ksqlDB, run by Airflow.",
+)
+app.add_typer(stack.app, name="stack")
+app.command()(run.run)
+app.command()(ui.ui)
