@@ -43,7 +43,9 @@ class InputFile(BaseModel):
     path: str
     format: str
     sha256: str
+    encoding: str | None = None
     unreadable_dates: int = 0
+    unreadable_coordinates: int = 0
 
 
 class Plan(BaseModel):
@@ -172,7 +174,9 @@ def _new_plan(
             path=params.input_path,
             format=summary.format,
             sha256=summary.sha256,
+            encoding=summary.encoding,
             unreadable_dates=summary.fechas_sin_leer,
+            unreadable_coordinates=summary.coordenadas_sin_leer,
         )
     now = datetime.now(UTC)
     end = interval_end.astimezone(UTC)

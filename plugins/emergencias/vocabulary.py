@@ -15,6 +15,8 @@ DATA_FOLDER = Path(__file__).resolve().parents[2] / "include" / "data"
 class DataFileError(ValueError):
     """A file of `include/data/` does not say what it must; the message names file and line."""
 
+    retryable = False
+
 
 @dataclass(frozen=True, slots=True)
 class Row:

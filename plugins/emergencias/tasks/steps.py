@@ -78,12 +78,14 @@ def plan_run(
         plan.source,
         plan.seed,
     )
-    if plan.input and plan.input.unreadable_dates:
-        log.warning(
-            "%s: %d dates cannot be read; those alerts are sent with the date as it stands",
-            plan.input.path,
-            plan.input.unreadable_dates,
-        )
+    if plan.input:
+        log.info("%s: %s, %s", plan.input.path, plan.input.format, plan.input.encoding or "binary")
+        if plan.input.unreadable_dates or plan.input.unreadable_coordinates:
+            log.warning(
+                "%d dates and %d coordinates cannot be read; those alerts are sent all the same",
+                plan.input.unreadable_dates,
+                plan.input.unreadable_coordinates,
+            )
     return {"id_ejecucion": plan.id_ejecucion, "alerts": plan.alerts, "seed": plan.seed}
 
 
