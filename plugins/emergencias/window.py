@@ -206,10 +206,13 @@ def known_runs(plan: Plan, folder: UPath) -> Callable[[str], bool]:
     def is_known(id_ejecucion: str) -> bool:
         instance, _, rest = id_ejecucion.partition("/")
         dag_id, _, run_id = rest.partition("/")
-        if instance != plan.instance or not dag_id or not run_id or "\0" in rest:
+        if instance != plan.instance or not dag_id or not run_id:
             return False
-        # A name that no file system takes was never planned.
-        return len(rest) < 250 and (run_folder(root, dag_id, run_id) / PLAN_FILE).exists()
+        other = run_folder(root, dag_id, run_id)
+        # A run whose folder no file system takes has no plan; asking for it would raise.
+        if max(len(other.name), len(other.parent.name)) > 255:
+            return False
+        return (other / PLAN_FILE).exists()
 
     return is_known
 

@@ -187,7 +187,7 @@ def routes() -> Routes:
     return load_routes(PROJECT_ROOT / "include" / "ksql")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_corpus() -> Callable[..., Corpus]:
     """Plan a run of the given alerts and put them where they belong."""
 
@@ -223,7 +223,7 @@ def corpus(new_corpus: Callable[..., Corpus]) -> Corpus:
     return new_corpus()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def read_window(routes: Routes) -> Callable[..., AbstractContextManager[Window]]:
     """Read a corpus as a window is read from the broker."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emergencias.reconciliation import source_rows
@@ -138,6 +138,7 @@ _CONDITIONS = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     condition=_CONDITIONS,
     a=st.sampled_from([None, "x", "y", "Si", "", "X"]),
