@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 from confluent_kafka import (
@@ -113,19 +114,31 @@ def committed_offsets(
 
 
 def list_committed(
-    admin: AdminClient, group: str, topics: Iterable[str], timeout_s: float
+    admin: AdminClient, group: str, topics: Iterable[str], timeout_s: float, *, stable: bool = True
 ) -> Offsets:
-    """Return what `committed_offsets` does, through a client that is already there."""
-    request = ConsumerGroupTopicPartitions(group, _partitions(admin, topics, timeout_s))
-    future = admin.list_consumer_group_offsets(
-        [request], require_stable=True, request_timeout=timeout_s
-    )[group]
+    """Return what `committed_offsets` does, through a client that is already there.
+
+    Without `stable`, offsets of a transaction in progress are not waited for but left out.
+    """
+    pending = _partitions(admin, topics, timeout_s)
     found: Offsets = {}
-    for part in future.result().topic_partitions:
-        if part.error is not None:
-            raise KafkaException(part.error)
-        if part.offset >= 0:
-            found[part.topic, part.partition] = part.offset
+    deadline = monotonic() + timeout_s
+    while pending:
+        request = ConsumerGroupTopicPartitions(group, pending)
+        future = admin.list_consumer_group_offsets(
+            [request], require_stable=stable, request_timeout=timeout_s
+        )[group]
+        pending = []
+        for part in future.result().topic_partitions:
+            if part.error is None:
+                if part.offset >= 0:
+                    found[part.topic, part.partition] = part.offset
+            elif part.error.code() == KafkaError.UNSTABLE_OFFSET_COMMIT and monotonic() < deadline:
+                pending.append(TopicPartition(part.topic, part.partition))
+            else:
+                raise KafkaException(part.error)
+        if pending:
+            admin.poll(0.02)
     return found
 
 

@@ -383,7 +383,7 @@ def test_killed_at_random_moments_it_is_still_exact(flow: Flow, filled: Any, val
         process.send_signal(signal.SIGKILL)
         process.wait()
     last = flow.start(until, "killed", batch=500)
-    output, errors = last.communicate(timeout=90)
+    _, errors = last.communicate(timeout=90)
     assert last.returncode == 0, errors
     assert errors == ""
     assert sorted(values(flow.sink)) == numbers(3000), f"seed {seed}"
