@@ -338,11 +338,11 @@ class Compiler:
         if isinstance(node, exp.Like):
             return self._like(node, None)
         if isinstance(node, exp.DPipe):
-            left, right = self._compile(node.this), self._compile(node.expression)
-            for side in (left, right):
+            sides = [self._compile(node.this), self._compile(node.expression)]
+            for side in sides:
                 if side.type not in (None, STRING):
                     raise StatementError(f"|| needs texts, not {side.type}")
-            return Typed(f"concat({left.code}, {right.code})", STRING)
+            return Typed(f"concat({sides[0].code}, {sides[1].code})", STRING)
         if isinstance(node, exp.Case) and node.this is None:
             return self._case(node)
         if isinstance(node, exp.Cast):

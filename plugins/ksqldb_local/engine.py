@@ -731,20 +731,20 @@ class Engine:
     def _query_description(self, query: PersistentQuery, store: Metastore) -> dict[str, Any]:
         topic = store.streams[query.source].topic
         route = self._live_route(query, store)
-        offsets = route.next if route is not None and route.next is not None else {}
+        handled = route.next if route is not None and route.next is not None else {}
         tasks = [
             {
                 "taskId": f"0_{partition}",
                 "topicOffsets": [
                     {
                         "topicPartitionEntity": {"topic": topic, "partition": partition},
-                        "endOffset": offset,
-                        "committedOffset": offset,
+                        "endOffset": handled.get(partition, -1),
+                        "committedOffset": handled.get(partition, -1),
                     }
                 ],
                 "timeCurrentIdlingStarted": None,
             }
-            for partition, offset in sorted(offsets.items())
+            for partition in self.topics.partitions(topic) or sorted(handled)
         ]
         return entities.query_description(
             query,

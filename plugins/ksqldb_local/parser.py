@@ -148,20 +148,28 @@ class _Reader:
         detail = message or f"Syntax error at or near '{near}' at line {line}:{column}"
         return StatementError(f"line {line}:{column}: Syntax Error\n{detail}", statement=self._sql)
 
+    def _match(self, words: tuple[str, ...]) -> int:
+        """Return how many tokens the words are; 0 when they do not come next."""
+        wanted = list(words)
+        count = 0
+        while wanted:
+            token = self._peek(count)
+            if token is None or token.token_type in (TokenType.IDENTIFIER, TokenType.STRING):
+                return 0
+            given = token.text.upper().split()  # some tokens are several words: PARTITION BY
+            if not given or wanted[: len(given)] != given:
+                return 0
+            del wanted[: len(given)]
+            count += 1
+        return count
+
     def _is(self, *words: str) -> bool:
-        for ahead, word in enumerate(words):
-            token = self._peek(ahead)
-            if token is None or token.token_type is TokenType.IDENTIFIER:
-                return False
-            if token.token_type is TokenType.STRING or token.text.upper() != word:
-                return False
-        return True
+        return self._match(words) > 0
 
     def _accept(self, *words: str) -> bool:
-        if self._is(*words):
-            self._at += len(words)
-            return True
-        return False
+        count = self._match(words)
+        self._at += count
+        return count > 0
 
     def _expect(self, *words: str) -> None:
         for word in words:
@@ -398,11 +406,11 @@ class _Reader:
                 raise self._unsupported_clause("a join or window")
         where = self._expression() if self._accept("WHERE") else None
         partition_by: list[exp.Expression] = []
-        if self._accept("PARTITION", "BY") or self._accept("PARTITION BY"):
+        if self._accept("PARTITION", "BY"):
             partition_by.append(self._expression())
             while self._accept(","):
                 partition_by.append(self._expression())
-        if self._is("GROUP") or self._is("GROUP BY") or self._is("HAVING"):
+        if self._is("GROUP", "BY") or self._is("HAVING"):
             raise self._unsupported_clause("an aggregation")
         emit_changes = self._accept("EMIT", "CHANGES")
         if not emit_changes and self._is("EMIT"):

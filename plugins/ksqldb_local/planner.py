@@ -136,15 +136,13 @@ def create_source(
         "VALUE_FORMAT": value_format,
     }
     text = source_text(statement, properties)
-    _check_format(value_format, str(topic), text)
-    _check_format(key_format, str(topic), text)
+    without_policy = {k: v for k, v in properties.items() if k != "CLEANUP_POLICY"}
+    for name in (value_format, key_format):
+        _check_format(name, str(topic), source_text(statement, without_policy))
     found = topics.find(str(topic))
     partitions = _integer(given, "PARTITIONS")
     if found is None and partitions is None:
-        example = source_text(
-            statement,
-            {k: v for k, v in properties.items() if k != "CLEANUP_POLICY"} | {"PARTITIONS": 2},
-        )
+        example = source_text(statement, without_policy | {"PARTITIONS": 2})
         raise GenericError(
             f"Topic '{topic}' does not exist. If you want to create a new topic for the "
             "stream/table "
