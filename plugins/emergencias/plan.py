@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 from upath import UPath
 
 from emergencias import model, sources
@@ -29,11 +29,11 @@ class PlanConflictError(RuntimeError):
 
 
 class Interval(BaseModel):
-    """Half-open span of the simulated events' times, with offsets."""
+    """Half-open span of the simulated events' times."""
 
     model_config = ConfigDict(frozen=True)
-    start: datetime
-    end: datetime
+    start: AwareDatetime
+    end: AwareDatetime
 
 
 class InputFile(BaseModel):
@@ -62,7 +62,7 @@ class Plan(BaseModel):
     instance: str
     dag_id: str
     run_id: str
-    created_at: datetime
+    created_at: AwareDatetime
     created_ms: int
     params: RunParams
     seed: int
@@ -179,7 +179,8 @@ def _new_plan(
             unreadable_coordinates=summary.coordenadas_sin_leer,
         )
     now = datetime.now(UTC)
-    end = interval_end.astimezone(UTC)
+    # Airflow's own datetime class loses its zone in Pydantic's JSON; nobody reports the future.
+    end = min(datetime.fromtimestamp(interval_end.timestamp(), UTC), now)
     return Plan(
         id_ejecucion=execution_id(settings.instance, dag_id, run_id),
         instance=settings.instance,
