@@ -51,11 +51,13 @@ def encode_alert(payload: dict[str, Any], id_ejecucion: str) -> bytes:
     """Return the intake topic's value: one JSON object, UTF-8, fields in the contract's order.
 
     `id_ejecucion` replaces whatever the payload says, so that a replayed export belongs to the run
-    that replays it.
+    that replays it. A field without a value is left out: both mean that nothing is known, and
+    ksqlDB's EXTRACTJSONFIELD would pass an explicit null on as the text 'null'.
     """
-    ordered = {name: payload.get(name) for name in ALERT_FIELDS}
-    ordered["id_ejecucion"] = id_ejecucion
-    return orjson.dumps(ordered)
+    known = payload | {"id_ejecucion": id_ejecucion}
+    return orjson.dumps(
+        {name: known[name] for name in ALERT_FIELDS if known.get(name) is not None}
+    )
 
 
 def needs_ambulance(requiere_medico: str | None, cuerpo_necesario: str | None) -> bool:

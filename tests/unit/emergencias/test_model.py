@@ -15,7 +15,7 @@ NAMES = [model.T1, model.T2, model.T2_1, model.T2_2, model.T2_3, model.T3, model
 
 
 def test_the_fields_are_the_contracts_in_its_order() -> None:
-    encoded = model.encode_alert({}, "local/d/r")
+    encoded = model.encode_alert(dict.fromkeys(reversed(model.ALERT_FIELDS), "x"), "local/d/r")
 
     assert list(orjson.loads(encoded)) == [
         "tipo_emergencia",
@@ -37,6 +37,12 @@ def test_a_replayed_alert_belongs_to_the_run_that_replays_it() -> None:
 
     assert orjson.loads(encoded)["id_ejecucion"] == "local/d/new"
     assert "extra" not in orjson.loads(encoded)
+
+
+def test_a_field_without_a_value_is_left_out() -> None:
+    encoded = model.encode_alert({"grado": "Leve", "latitud": None}, "r")
+
+    assert orjson.loads(encoded) == {"grado": "Leve", "id_ejecucion": "r"}
 
 
 @given(st.text(), st.integers(0, 10**9))
