@@ -21,7 +21,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 RECORDINGS = Path(__file__).parent / "recordings"
 RECORDED_HOST = "127.0.0.1:18088"
-TOPIC = re.compile(r"\b(T1_Recepcion_avisos|T2_Centro_112|T\d*_\w+|no_such_topic)\b")
+TOPIC = re.compile(r"(?<=')(?:T\d*(?:\.\d)?_\w+|no_such_topic)(?=')")
 
 
 class Local:
@@ -48,7 +48,7 @@ class Local:
                 *self._options,
             ]
         )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
                 if self.client.get("/info").status_code == 200:
@@ -56,7 +56,7 @@ class Local:
             except httpx.TransportError:
                 pass
             time.sleep(0.05)
-        raise AssertionError("ksqldb_local was not ready within 30 s")
+        raise AssertionError("ksqldb_local was not ready within 60 s")
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         assert self.process is not None
