@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,12 @@ def load_catalogue(path: Path) -> tuple[TopicSpec, ...]:
         content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
         raise CatalogueError(f"Topic catalogue {path} cannot be read: {exc}") from exc
+    twice = next(_keys_that_are_there_twice(root), None)
+    if twice is not None:
+        raise CatalogueError(
+            f"Topic catalogue {path} is not valid: line {twice.start_mark.line + 1}, "
+            f"{twice.value!r} is there a second time; remove one of the two."
+        )
     try:
         catalogue = _Catalogue.model_validate(content)
     except ValidationError as exc:
@@ -76,6 +83,17 @@ def _spec(path: Path, root: yaml.Node | None, name: str, fields: dict[str, Any])
         config=settings.config,
         description=settings.description,
     )
+
+
+def _keys_that_are_there_twice(node: yaml.Node | None) -> Iterator[yaml.Node]:
+    """Yield repeated keys: YAML would silently take the last of them."""
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if key.value in seen:
+                yield key
+            seen.add(key.value)
+            yield from _keys_that_are_there_twice(value)
 
 
 def _error(
