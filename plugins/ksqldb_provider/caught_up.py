@@ -11,11 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ksqldb_provider.client.errors import KsqlDbError, QueryFailedError, UnknownObjectError
+from ksqldb_provider.client.errors import KsqlDbError, QueryFailedError
 
 if TYPE_CHECKING:
     from kafka_io import ClientConfig, Offsets
     from ksqldb_provider.client import KsqlDbClient, QueryDescription
+
+COMMIT_WAIT_S = 5.0
+"""How long one look waits for a commit that is on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Lag:
             f"{topic}-{partition} by {lag}"
             for (topic, partition), lag in sorted(self.behind.items())
         )
-        return f"{self.query_id} lags on {partitions}"
+        return f"{self.query_id} lags on {partitions or 'nothing known: it is just committing'}"
 
 
 def watch(client: KsqlDbClient, query_ids: Sequence[str]) -> tuple[WatchedQuery, ...]:
@@ -50,49 +53,43 @@ def watch(client: KsqlDbClient, query_ids: Sequence[str]) -> tuple[WatchedQuery,
         QueryFailedError: A query is gone or has failed; names it and its error.
         KsqlDbError: The server cannot be asked.
     """
-    topics: dict[str, str] = {}
+    topics = {stream.name: stream.topic for stream in client.streams()}
 
-    def topic_of(stream: str) -> str:
-        if stream not in topics:
-            topics[stream] = client.describe(stream).topic
-        return topics[stream]
+    def topics_of(names: Sequence[str]) -> tuple[str, ...]:
+        # What is not a stream is a table.
+        return tuple(topics.get(name) or client.describe(name).topic for name in names)
 
-    service_id = client.info().ksql_service_id
-    watched: list[WatchedQuery] = []
-    for query_id in query_ids:
-        description = check_query(client, query_id)
-        watched.append(
-            WatchedQuery(
-                id=query_id,
-                group=description.consumer_group_id
-                or f"_confluent-ksql-{service_id}query_{query_id}",
-                source_topics=tuple(topic_of(stream) for stream in description.sources),
-                sink_topics=tuple(topic_of(stream) for stream in description.sinks),
-            )
+    return tuple(
+        WatchedQuery(
+            id=query.id,
+            group=query.consumer_group_id
+            or f"_confluent-ksql-{client.info().ksql_service_id}query_{query.id}",
+            source_topics=topics_of(query.sources),
+            sink_topics=topics_of(query.sinks),
         )
-    return tuple(watched)
+        for query in check_queries(client, query_ids)
+    )
 
 
-def check_query(client: KsqlDbClient, query_id: str) -> QueryDescription:
-    """Return what the server knows of a query that works.
+def check_queries(client: KsqlDbClient, query_ids: Sequence[str]) -> list[QueryDescription]:
+    """Return what the server knows of queries, all of which work.
 
     Raises:
-        QueryFailedError: It is gone or has failed.
+        QueryFailedError: One is gone or has failed.
     """
-    try:
-        description = client.explain(query_id)
-    except UnknownObjectError as error:
-        raise QueryFailedError(
-            f"query {query_id} is gone (terminated or dropped)",
-            address=client.address,
-            next_step="Deploy the streams again; the plan says what is to be done about it.",
-        ) from error
-    if description.query_errors:
-        raise QueryFailedError(
-            f"query {query_id} has failed: {description.query_errors[-1].summary}",
-            address=client.address,
-        )
-    return description
+    found = {query.id: query for query in client.query_descriptions()}
+    for query_id in query_ids:
+        if query_id not in found:
+            raise QueryFailedError(
+                f"query {query_id} is gone (terminated or dropped)",
+                address=client.address,
+                next_step="Deploy the streams again; the plan says what is to be done about it.",
+            )
+        if errors := found[query_id].query_errors:
+            raise QueryFailedError(
+                f"query {query_id} has failed: {errors[-1].summary}", address=client.address
+            )
+    return [found[query_id] for query_id in query_ids]
 
 
 class CaughtUp:
@@ -134,8 +131,7 @@ class CaughtUp:
             OffsetsLostError: Records were deleted before a query had handled them.
             BrokerUnavailableError: Kafka does not answer.
         """
-        for query_id in self._waiting:
-            check_query(self._client, query_id)
+        check_queries(self._client, list(self._waiting))
         progress = True
         while self._waiting and progress:
             done, self.lags = self._look()
@@ -177,28 +173,46 @@ class CaughtUp:
 
         done: list[str] = []
         lags: list[Lag] = []
+        # Queries that stand at the same offsets of the same topic share one answer.
+        answers: dict[str, bool] = {}
         watched = [query for query in self._waiting.values() if query.id in self.targets]
         for query, committed in zip(watched, self._committed(watched), strict=True):
             end = self.targets[query.id]
+            if committed is None:
+                lags.append(Lag(query.id, {}))
+                continue
             behind = {
                 partition: target - committed.get(partition, 0)
                 for partition, target in end.items()
                 if committed.get(partition, 0) < target
             }
-            if not behind or is_covered(self._kafka, committed, end):
+            question = str(sorted(behind.items()))
+            if behind and question not in answers:
+                answers[question] = is_covered(self._kafka, committed, end)
+            if not behind or answers[question]:
                 done.append(query.id)
             else:
                 lags.append(Lag(query.id, behind))
         return done, tuple(lags)
 
-    def _committed(self, queries: Sequence[WatchedQuery]) -> list[Offsets]:
-        """Ask for all groups through one admin client."""
+    def _committed(self, queries: Sequence[WatchedQuery]) -> list[Offsets | None]:
+        """Ask for all groups through one admin client; None where a commit is on its way."""
+        from confluent_kafka import KafkaError, KafkaException
+
         from kafka_io.admin import admin_client, list_committed
 
+        found: list[Offsets | None] = []
         with admin_client(self._kafka, "reading the offsets of the queries' groups") as admin:
-            return [
-                list_committed(admin, query.group, query.source_topics, 30.0) for query in queries
-            ]
+            for query in queries:
+                try:
+                    found.append(
+                        list_committed(admin, query.group, query.source_topics, COMMIT_WAIT_S)
+                    )
+                except KafkaException as error:
+                    if error.args[0].code() != KafkaError.UNSTABLE_OFFSET_COMMIT:
+                        raise
+                    found.append(None)
+        return found
 
 
 class CatchUpTimeoutError(KsqlDbError):

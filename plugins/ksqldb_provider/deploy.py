@@ -108,7 +108,7 @@ def plan(
         KsqlDbError: The server cannot be asked.
     """
     check_deployable(statements)
-    planner = _Planner(client, topics)
+    planner = _Planner(client, topics, statements)
     return [planner.plan(statement) for statement in statements]
 
 
@@ -145,7 +145,8 @@ def apply(
     conflicts = [item for item in planned if item.action is Action.CONFLICT]
     if conflicts:
         raise DeployConflictError(conflicts, client.address)
-    applier = _Applier(client, topics, properties, timeout_s, stop or threading.Event())
+    planner = _Planner(client, topics, [item.statement for item in planned])
+    applier = _Applier(client, planner, properties, timeout_s, stop or threading.Event())
     return [applier.apply(item) for item in planned]
 
 
@@ -175,17 +176,40 @@ def render(planned: Sequence[PlannedStatement]) -> str:
 class _Planner:
     """Plans statement by statement, knowing the columns of those that came before."""
 
-    def __init__(self, client: KsqlDbClient, topics: Topics) -> None:
+    def __init__(
+        self, client: KsqlDbClient, topics: Topics, statements: Sequence[Statement]
+    ) -> None:
         self._client = client
         self._topics = topics
+        self._statements = statements
         self._columns: dict[str, tuple[str, ...]] = {}
+        self._written: Mapping[str, int] | None = None
+        self._queries: Mapping[str, QueryDescription] | None = None
 
     def plan(self, statement: Statement) -> PlannedStatement:
         planned = self._plan(statement)
         if planned.action is Action.CONFLICT:
             # Another deployment may have created it between two of our questions.
+            self.forget()
             planned = self._plan(statement)
         return planned
+
+    def forget(self) -> None:
+        """Ask anew for what was asked once for all statements."""
+        self._written = None
+        self._queries = None
+
+    def _written_to(self, topic: str) -> int | None:
+        if self._written is None:
+            self._written = self._topics.written(
+                sorted({statement.topic for statement in self._statements})
+            )
+        return self._written.get(topic)
+
+    def _describe_query(self, query_id: str) -> QueryDescription:
+        if self._queries is None:
+            self._queries = {query.id: query for query in self._client.query_descriptions()}
+        return self._queries.get(query_id) or self._client.explain(query_id)
 
     def _plan(self, statement: Statement) -> PlannedStatement:
         wanted = _definition(statement)
@@ -213,7 +237,7 @@ class _Planner:
         return self._plan_source(statement, current)
 
     def _plan_new(self, statement: Statement) -> PlannedStatement:
-        written = self._topics.written(statement.topic)
+        written = self._written_to(statement.topic)
         if not statement.sink_topic:
             if written is None and "PARTITIONS" not in _definition(statement).properties:
                 return _conflict(
@@ -266,7 +290,7 @@ class _Planner:
         if running.is_paused:
             reason, remedy = f"query {running.id} is paused", f"RESUME {running.id};"
             return replace(_conflict(statement, reason, remedy), query_id=running.id)
-        description = self._client.explain(running.id)
+        description = self._describe_query(running.id)
         if failure := _failure(description):
             return replace(_conflict(statement, failure, _MEND), query_id=running.id)
         if change:
@@ -279,7 +303,7 @@ class _Planner:
         gone = "its query is gone (terminated)"
         if problem:
             return _conflict(statement, f"{gone} and {problem}", remedy)
-        written = self._topics.written(statement.topic)
+        written = self._written_to(statement.topic)
         if written:
             return _conflict(
                 statement,
@@ -359,17 +383,16 @@ class _Applier:
     def __init__(
         self,
         client: KsqlDbClient,
-        topics: Topics,
+        planner: _Planner,
         properties: Mapping[str, str],
         timeout_s: float,
         stop: threading.Event,
     ) -> None:
         self._client = client
-        self._topics = topics
+        self._planner = planner
         self._properties = properties
         self._timeout_s = timeout_s
         self._stop = stop
-        self._planner = _Planner(client, topics)
         self._after: int | None = None
 
     def apply(self, planned: PlannedStatement) -> PlannedStatement:
@@ -382,10 +405,13 @@ class _Applier:
                 )
             except KsqlDbError as error:
                 # "Exists already": another deployment, or our own attempt whose answer was lost.
-                may_be_done = error.retryable or isinstance(error, AlreadyExistsError)
-                if not may_be_done or time.monotonic() >= deadline or self._stop.wait(_RETRY_S):
+                exists = isinstance(error, AlreadyExistsError)
+                if not (error.retryable or exists) or time.monotonic() >= deadline:
+                    raise
+                if self._stop.wait(_POLL_S if exists else _RETRY_S):
                     raise
                 log.warning("Looking again, then trying again: %s", error)
+                self._planner.forget()
                 current = self._planner.plan(planned.statement)
                 if current.action is Action.CONFLICT:
                     raise DeployConflictError([current], self._client.address) from error

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from kafka_io import ClientConfig
+    from kafka_io import ClientConfig, Offsets
+
+
+_NEW_TOPIC_S = 5.0
+_POLL_S = 0.1
 
 
 class Topics(Protocol):
-    """Answers how much was ever written to a topic."""
+    """Answers how much was ever written to topics."""
 
-    def written(self, topic: str) -> int | None:
-        """Return how many offsets are used up in a topic; None when it does not exist."""
+    def written(self, topics: Sequence[str]) -> Mapping[str, int]:
+        """Return how many offsets are used up in each topic; missing topics are left out."""
 
 
 class KafkaTopics:
@@ -28,15 +35,36 @@ class KafkaTopics:
     def __init__(self, config: ClientConfig) -> None:
         self._config = config
 
-    def written(self, topic: str) -> int | None:
-        """Return how many offsets are used up in a topic; None when it does not exist.
+    def written(self, topics: Sequence[str]) -> dict[str, int]:
+        """Return how many offsets are used up in each topic; missing topics are left out.
 
         Raises:
             BrokerUnavailableError: Kafka does not answer.
         """
-        from kafka_io import TopicMissingError, high_watermarks
+        from kafka_io import TopicMissingError
 
         try:
-            return sum(high_watermarks(self._config, [topic]).values())
+            ends = self._ends(topics)
         except TopicMissingError:
-            return None
+            if len(topics) == 1:
+                return {}
+            one_by_one = (self.written([topic]) for topic in topics)
+            return {topic: count for found in one_by_one for topic, count in found.items()}
+        written = dict.fromkeys(topics, 0)
+        for (topic, _), end in ends.items():
+            written[topic] += end
+        return written
+
+    def _ends(self, topics: Sequence[str]) -> Offsets:
+        """Ask again for a moment: the leader of a new topic may not know yet that it leads it."""
+        from kafka_io import BrokerUnavailableError, high_watermarks
+
+        deadline = time.monotonic() + _NEW_TOPIC_S
+        pause = threading.Event()
+        while True:
+            try:
+                return high_watermarks(self._config, topics)
+            except BrokerUnavailableError:
+                if time.monotonic() >= deadline:
+                    raise
+            pause.wait(_POLL_S)

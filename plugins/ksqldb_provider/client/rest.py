@@ -216,6 +216,13 @@ class KsqlDbClient:
         entity = self._entity(self.statement("SHOW QUERIES;"), "queries", "SHOW QUERIES;")
         return tuple(self._typed(Query, item) for item in self._member(entity, "queries"))
 
+    def query_descriptions(self) -> tuple[QueryDescription, ...]:
+        """Return all queries with their errors, as `explain` does, in one request."""
+        sql = "SHOW QUERIES EXTENDED;"
+        entity = self._entity(self.statement(sql), "query_descriptions", sql)
+        items = self._member(entity, "queryDescriptions")
+        return tuple(self._typed(QueryDescription, item) for item in items)
+
     def describe(self, name: str) -> SourceDescription:
         """Return what the server knows of a stream or table.
 

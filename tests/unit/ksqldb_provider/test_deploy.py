@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -67,6 +67,13 @@ class ScriptedServer:
                     )
         raise UnknownObjectError(f"query {query_id}")
 
+    def query_descriptions(self) -> tuple[QueryDescription, ...]:
+        return tuple(
+            self.explain(query.id)
+            for found in self.described.values()
+            for query in found.write_queries
+        )
+
     def execute(
         self,
         sql: str,
@@ -127,8 +134,9 @@ class WrittenTopics:
     def __init__(self, **written: int | None) -> None:
         self._written = {"T1": 10, **written}
 
-    def written(self, topic: str) -> int | None:
-        return self._written.get(topic, 0)
+    def written(self, topics: Sequence[str]) -> dict[str, int]:
+        found = {topic: self._written.get(topic, 0) for topic in topics}
+        return {topic: count for topic, count in found.items() if count is not None}
 
 
 @pytest.fixture
@@ -417,3 +425,15 @@ def test_plan_is_shown_as_a_table_with_remedies(server):
     assert lines[1].split()[:4] == ["-", "S", "T1", "create"]
     assert lines[2].split()[:4] == ["-", "Q", "T2", "conflict"]
     assert lines[3].startswith("Q: Decide what is right")
+
+
+def test_stream_that_another_deployment_creates_meanwhile_is_no_conflict(server):
+    server.take(SOURCE)
+
+    class BusyTopics(WrittenTopics):
+        def written(self, topics: Sequence[str]) -> dict[str, int]:
+            server.take(QUERY)
+            return super().written(topics)
+
+    (_, planned) = plan(server, BusyTopics(T2=3), statements(SOURCE, QUERY))
+    assert planned.action is Action.UNCHANGED
