@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -131,6 +133,24 @@ class BrokerTopics:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
+        # The broker that created it knows it before the others (and its own cache) do.
+        deadline = time.monotonic() + self._timeout
+        pause = threading.Event()
+        while not self._has_leaders(name):
+            if time.monotonic() > deadline:
+                raise KafkaException(
+                    KafkaError(
+                        KafkaError.LEADER_NOT_AVAILABLE,
+                        f"topic {name} was created but has no leader after {self._timeout:.0f} s",
+                    )
+                )
+            pause.wait(0.02)
+
+    def _has_leaders(self, name: str) -> bool:
+        topic = self.admin.list_topics(timeout=self._timeout).topics.get(name)
+        if topic is None or topic.error is not None or not topic.partitions:
+            return False
+        return all(p.leader >= 0 and p.error is None for p in topic.partitions.values())
 
     def delete(self, name: str) -> None:
         """Delete the topic; one that is gone already is fine."""
