@@ -55,7 +55,8 @@ def bring_up(settings: StackSettings) -> None:
     if not started:
         console.print(
             "The stack is up already: "
-            + ", ".join(f"{service.title} at {service.address}" for service in stack.services)
+            + ", ".join(f"{service.title} at {service.address}" for service in stack.services),
+            soft_wrap=True,
         )
     with console.status("Airflow: preparing its database, once"):
         if ensure_database(settings):

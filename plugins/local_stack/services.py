@@ -194,6 +194,6 @@ def _ksqldb_not_ready(url: str) -> str | None:
         status = answer["KsqlServerInfo"]["serverStatus"]
     except httpx.ConnectError:
         return "nothing listens there yet"
-    except (httpx.HTTPError, ValueError, LookupError, AttributeError) as error:
+    except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
         return f"/info gives no usable answer ({error!r})"
     return None if status == "RUNNING" else f"its status is {status}"

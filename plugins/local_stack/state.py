@@ -52,8 +52,9 @@ class StackState(BaseModel):
         except FileNotFoundError:
             return cls()
         except (OSError, ValidationError) as error:
+            why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise StateFileError(
-                f"cannot read {path}: {error}. If the broker or ksqldb_local still run (see "
+                f"cannot read {path}: {why}. If the broker or ksqldb_local still run (see "
                 "`ps`), stop them by hand, then delete this file."
             ) from error
 
