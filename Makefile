@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SUPPORTED := -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run ui up down test lint clean
@@ -41,10 +42,10 @@ clean: ## Stop the stack and remove .venv, caches and the stack's data; exported
 
 # Made again when a dependency changes. An interrupted set-up leaves no stamp and goes on next time.
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
-	  echo "Python 3.11, 3.12 or 3.13 is needed, but '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)." \
+	@$(PYTHON) $(SUPPORTED) || { \
+	  echo "Python 3.11, 3.12 or 3.13 is needed, but '$(PYTHON)' gives: $$($(PYTHON) --version 2>&1 | head -n 1)." \
 	    "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
-	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV) || { \
+	@$(BIN)/python $(SUPPORTED) 2>/dev/null || $(PYTHON) -m venv --clear $(VENV) || { \
 	  echo "Python's venv module cannot make $(VENV); Debian and Ubuntu have it in the package" \
 	    "python3-venv." >&2; exit 1; }
 	@echo "Installing into $(VENV) (once; takes a minute or two)"
