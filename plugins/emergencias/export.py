@@ -185,6 +185,8 @@ def object_text(record: Mapping[str, Any]) -> str:
 def _value_text(value: Any) -> str:
     if isinstance(value, str):
         return encode_basestring(value)
+    if value is None:
+        return "null"
     if isinstance(value, dict | list):
         nested = json.dumps(value, indent=4, ensure_ascii=False)
         return nested.replace("\n", "\n        ")

@@ -27,6 +27,7 @@ from emergencias import model
 from emergencias.plan import PLAN_FILE, run_folder
 from kafka_io import (
     Offsets,
+    OffsetsLostError,
     Partition,
     high_watermarks,
     log_start_offsets,
@@ -50,7 +51,7 @@ ORPHAN = "huerfano"
 """Classes of records: the run's, another known run's, anybody else's, null values; and records
 downstream that claim the run but come from none of its records on T1."""
 
-MEMORY_LIMIT = "256MB"
+MEMORY_LIMIT = "128MB"
 _CHUNK_ROWS = 10_000
 _MADRID = ZoneInfo("Europe/Madrid")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -165,8 +166,8 @@ def open_window(
         timeout_s: How long a read may make no progress.
 
     Raises:
-        kafka_io.KafkaIoError: A topic cannot be read to its end, or records that the plan's
-            offsets point to are gone.
+        kafka_io.OffsetsLostError: Records that the plan's offsets point to are gone.
+        kafka_io.KafkaIoError: A topic cannot be read to its end.
 
     Guarantees that every committed record between the window's ends is in the tables, whatever
     its bytes are.
@@ -180,6 +181,7 @@ def open_window(
             part: plan.t1_start_offsets.get(str(part[1]), log_starts[part])
             for part in ends
         }
+        _refuse_recreated_topic(plan, starts, ends)
         loader = Loader(window, plan, routes, is_known)
         loader.load_t1(_read(config, window, starts, ends, timeout_s))
         first_ms = window.scalar("SELECT min(marca_ms) FROM avisos WHERE clase = ?", [RUN])
@@ -215,6 +217,16 @@ def known_runs(plan: Plan, folder: UPath) -> Callable[[str], bool]:
         return (other / PLAN_FILE).exists()
 
     return is_known
+
+
+def _refuse_recreated_topic(plan: Plan, starts: Offsets, ends: Offsets) -> None:
+    for (topic, partition), start in starts.items():
+        if start > ends[topic, partition]:
+            raise OffsetsLostError(
+                f"{topic}-{partition} ends at offset {ends[topic, partition]}, but the plan of "
+                f"{plan.id_ejecucion} starts at {start}: the topic was deleted and created anew "
+                "after the run was planned, and with it the run's alerts. Start a new run."
+            )
 
 
 def _read(
@@ -304,6 +316,7 @@ class Loader:
             db.unregister("trozo")
             chunk.clear()
 
+        # Each chunk commits: one transaction for all would keep every chunk in memory.
         for row in rows:
             chunk.append(row)
             if len(chunk) == _CHUNK_ROWS:
@@ -340,7 +353,7 @@ class Loader:
         )
         if value is None:
             return (*head, None, None, None, None, None, TOMBSTONE)
-        normal, parsed = read_json(value)
+        normal, parsed = read_json(value, rewrite=topic in self._keep_fields)
         record = parsed if isinstance(parsed, dict) else {}
         return (
             *head,
@@ -348,7 +361,7 @@ class Loader:
             _int64(record.get("T1_OFFSET")),
             _text(record.get("MOTIVO")),
             _text(record.get("ORIGEN")),
-            normal if topic in self._keep_fields else None,
+            normal,
             self._class_of(_text(record.get("ID_EJECUCION"))),
         )
 
@@ -360,7 +373,7 @@ class Loader:
         return OTHER_RUN if self._is_known(id_ejecucion) else FOREIGN
 
 
-def read_json(value: bytes) -> tuple[str | None, Any]:
+def read_json(value: bytes, *, rewrite: bool = True) -> tuple[str | None, Any]:
     """Read a value as ksqlDB's JSON functions do.
 
     Like them it takes what follows a complete value, lets the last of two equal names win, and
@@ -368,6 +381,7 @@ def read_json(value: bytes) -> tuple[str | None, Any]:
 
     Args:
         value: Any bytes.
+        rewrite: Whether the text is wanted, or only the value.
 
     Returns:
         The JSON value written anew (valid UTF-8, unique names) and parsed; (None, None) for what
@@ -375,7 +389,7 @@ def read_json(value: bytes) -> tuple[str | None, Any]:
     """
     try:
         parsed = orjson.loads(value)
-        return orjson.dumps(parsed).decode(), parsed
+        return orjson.dumps(parsed).decode() if rewrite else None, parsed
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         pass
     try:
@@ -389,7 +403,7 @@ def read_json(value: bytes) -> tuple[str | None, Any]:
             .encode("utf-8", "replace")
             .decode()
         )
-        return normal, json.loads(normal)
+        return normal if rewrite else None, json.loads(normal)
     except (ValueError, RecursionError):
         return None, None
 
