@@ -80,7 +80,7 @@ _AVISOS = pa.schema(
         ("motivo", pa.string()),
         ("t1_particion", pa.int32()),
         ("t1_offset", pa.int64()),
-        ("t1_marca", pa.timestamp("ms", tz="UTC")),
+        ("t1_marca", _INSTANT),
     ]
 )
 _ENTREGAS = pa.schema(
@@ -89,10 +89,10 @@ _ENTREGAS = pa.schema(
         ("topic", pa.string()),
         ("particion", pa.int32()),
         ("posicion", pa.int64()),
-        ("marca", pa.timestamp("ms", tz="UTC")),
+        ("marca", _INSTANT),
         ("motivo", pa.string()),
         ("origen", pa.string()),
-        ("t1_particion", pa.int32()),
+        ("t1_particion", pa.int64()),
         ("t1_offset", pa.int64()),
     ]
 )
@@ -305,7 +305,7 @@ def _write_parquet(path: UPath, schema: pa.Schema, window: Window, sql: str) -> 
         pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, compression="zstd") as writer,
     ):
         for table in _row_groups(window, sql):
-            writer.write_table(table.cast(schema), row_group_size=_ROW_GROUP)
+            writer.write_table(table, row_group_size=_ROW_GROUP)
             rows += table.num_rows
     return ExportedFile(path.name, rows, sink.size, sink.sha256)
 
