@@ -112,7 +112,9 @@ def parse_statement(text: str, *, path: Path | None = None) -> Statement:
             )
         return _parse(statements[0], text, path)
     except SqlError as error:
-        raise (error.in_file(path) if path and error.path is None else error) from error
+        if path is None:
+            raise
+        raise error.in_file(path) from error
 
 
 def load_folder(path: str | Path) -> tuple[Statement, ...]:

@@ -72,5 +72,5 @@ def rules(tmp_path: Path, kafka, client) -> Iterator[Rules]:
     ]
     ensure_topics(kafka, specs)
     yield Rules(folder, prefix)
-    for statement in reversed(load_folder(folder)):
-        client.statement(f"DROP STREAM IF EXISTS {statement.name};")
+    for statement in reversed(originals):
+        client.execute(f"DROP STREAM IF EXISTS {prefix}{statement.name};")

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from unittest.mock import MagicMock
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
+
+from ksqldb_provider.hooks import KsqlDbHook
+from ksqldb_provider.operators import KsqlDbDeployOperator
+from ksqldb_provider.provider_info import get_provider_info
+from ksqldb_provider.sensors import KsqlDbReadySensor
+
+
+@pytest.fixture
+def connect(monkeypatch):
+    """Define the connection `ksqldb_default`."""
+
+    def define(**values) -> None:
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_KSQLDB_DEFAULT", json.dumps({"conn_type": "ksqldb", **values})
+        )
+
+    return define
+
+
+@pytest.fixture
+def server():
+    """Serve fixed answers by path; the dict may be changed while it runs."""
+    answers: dict[str, tuple[int, object]] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = answers[self.path]
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, *_: object) -> None:
+            """Keep quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield http.server_port, answers
+        http.shutdown()
+
+
+def info(status: str) -> tuple[int, object]:
+    body = {"version": "7.6.0", "kafkaClusterId": "c", "ksqlServiceId": "default_"}
+    return 200, {"KsqlServerInfo": {**body, "serverStatus": status}}
+
+
+READY = {"/info": info("RUNNING"), "/healthcheck": (200, {"isHealthy": True, "details": {}})}
+
+
+@pytest.mark.parametrize(
+    ("connection", "addresses"),
+    [
+        ({"host": "h"}, ["http://h:8088"]),
+        ({"host": "h", "port": 99}, ["http://h:99"]),
+        (
+            {"host": "a, b:1,[::1],[::1]:2", "schema": "https", "port": 9},
+            [
+                "https://a:9",
+                "https://b:1",
+                "https://[::1]:9",
+                "https://[::1]:2",
+            ],
+        ),
+    ],
+)
+def test_connection_gives_the_addresses(connect, connection, addresses):
+    connect(**connection)
+    client = KsqlDbHook().get_client()
+    assert list(client._urls) == addresses
+
+
+@pytest.mark.parametrize(
+    ("connection", "problem"),
+    [
+        ({}, "'ksqldb_default' has no host"),
+        ({"host": "h", "schema": "ftp"}, "scheme 'ftp' is neither http nor https"),
+        ({"host": "h", "extra": {"read_timeout_s": "soon"}}, "read_timeout_s is 'soon'"),
+        ({"host": "h", "extra": {"connect_timeout_s": 0}}, "connect_timeout_s is 0, not a number"),
+    ],
+)
+def test_unusable_connection_says_what_is_wrong_with_it(connect, connection, problem):
+    connect(**connection)
+    with pytest.raises(ValueError, match=problem):
+        KsqlDbHook().get_client()
+    assert KsqlDbHook().test_connection()[0] is False
+
+
+def test_connection_test_tells_ready_from_not_ready(connect, server):
+    port, answers = server
+    connect(host="127.0.0.1", port=port)
+    answers.update(READY)
+    assert KsqlDbHook().test_connection() == (
+        True,
+        "ksqlDB 7.6.0, service default_, is ready",
+    )
+    answers["/healthcheck"] = (
+        200,
+        {"isHealthy": False, "details": {"kafka": {"isHealthy": False}}},
+    )
+    ready, message = KsqlDbHook().test_connection()
+    assert not ready
+    assert "not healthy: kafka" in message
+
+
+def test_ready_sensor_time_out_names_address_problem_and_next_step(connect):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    connect(host="127.0.0.1", port=port)
+    sensor = KsqlDbReadySensor(task_id="ready", timeout=0.2, poke_interval=0.1)
+    with pytest.raises(AirflowSensorTimeout) as caught:
+        sensor.execute({})
+    message = str(caught.value)
+    assert f"http://127.0.0.1:{port}" in message
+    assert "cannot connect" in message
+    assert "Check that a ksqlDB server" in message
+    assert "'ksqldb_default'" in message
+
+
+@pytest.mark.parametrize(
+    "not_ready",
+    [
+        {"/info": (503, {"@type": "generic_error", "error_code": 50302, "message": "not yet"})},
+        {"/info": info("INITIALIZING")},
+        {"/healthcheck": (200, {"isHealthy": False, "details": {"kafka": {"isHealthy": False}}})},
+    ],
+    ids=["starting", "not running", "Kafka is away"],
+)
+def test_ready_sensor_waits_for_running_and_healthy(connect, server, not_ready):
+    port, answers = server
+    connect(host="127.0.0.1", port=port)
+    answers.update({**READY, **not_ready})
+    sensor = KsqlDbReadySensor(task_id="ready", timeout=30, poke_interval=0.1)
+    assert sensor.poke({}) is False
+    threading.Timer(0.3, lambda: answers.update(READY)).start()
+    sensor.execute({})
+
+
+def test_ready_sensor_does_not_wait_for_what_waiting_cannot_mend(connect, server):
+    port, answers = server
+    connect(host="127.0.0.1", port=port)
+    answers["/info"] = (401, {})
+    with pytest.raises(AirflowFailException, match="Correct the login"):
+        KsqlDbReadySensor(task_id="ready", timeout=30).execute({})
+
+
+def test_provider_is_known_to_airflow_with_its_connection_type():
+    from airflow.providers_manager import ProvidersManager
+
+    manager = ProvidersManager()
+    manager.initialize_providers_hooks()
+    assert manager.hooks["ksqldb"].hook_class_name == "ksqldb_provider.hooks.KsqlDbHook"
+    assert manager.providers["emergencias-112"].data["name"] == get_provider_info()["name"]
+
+
+def test_modules_of_a_dag_file_load_no_heavy_library():
+    code = (
+        "import sys; from airflow.sdk import BaseOperator, BaseSensorOperator, BaseHook;"
+        "before = set(sys.modules);"
+        "import ksqldb_provider.hooks, ksqldb_provider.operators, ksqldb_provider.sensors;"
+        "print(sorted({'confluent_kafka', 'sqlglot', 'kafka_io', 'ksqldb_provider.client'}"
+        " & (set(sys.modules) - before)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_killed_deployment_stops_its_waits(connect, monkeypatch, tmp_path):
+    kafka = {"conn_type": "kafka", "extra": {"bootstrap.servers": "127.0.0.1:1"}}
+    monkeypatch.setenv("AIRFLOW_CONN_KAFKA_DEFAULT", json.dumps(kafka))
+    connect(host="h")
+    (tmp_path / "a.sql").write_text("CREATE STREAM a (x INT) WITH (KAFKA_TOPIC='T');")
+    stopped: list[bool] = []
+
+    def apply(*_, stop: threading.Event, **__):
+        operator.on_kill()
+        stopped.append(stop.is_set())
+        return []
+
+    monkeypatch.setattr("ksqldb_provider.deploy.plan", lambda *_: [])
+    monkeypatch.setattr("ksqldb_provider.deploy.apply", apply)
+    operator = KsqlDbDeployOperator(task_id="deploy", sql_folder=str(tmp_path))
+    operator.execute({"ti": MagicMock()})
+    assert stopped == [True]
