@@ -19,11 +19,9 @@ from confluent_kafka import (
 )
 
 from kafka_io.admin import (
-    admin_client,
     check_broker,
     committed_offsets,
     high_watermarks,
-    list_committed,
     log_start_offsets,
 )
 from kafka_io.client import (
@@ -245,11 +243,8 @@ class _Loop:
         """Say whether the group has handled all targets; raise if it no longer advances."""
         if self.until is None or monotonic() - self.asked_at < _COVERED_EVERY_S:
             return False
-        with admin_client(self.config, f"reading the offsets of group {self.group_id!r}") as admin:
-            # Not waiting for a transaction in progress: this member may have to join meanwhile.
-            offsets = list_committed(
-                admin, self.group_id, [self.source_topic], _BROKER_TIMEOUT_S, stable=False
-            )
+        # Not waiting for a transaction in progress: this member may have to join meanwhile.
+        offsets = committed_offsets(self.config, self.group_id, [self.source_topic], stable=False)
         if is_covered(self.config, offsets, self.until, timeout_s=1):
             return True
         self.asked_at = monotonic()
