@@ -203,7 +203,7 @@ class Engine:
             self._replay(command)
             self._note_command(command)
         for query in self.metastore.queries.values():
-            router = self._router(self.metastore.streams[query.source].topic)
+            router = self._router(query.reads.topic)
             if router.route(query.id) is None:
                 router.add(self._route(query))
 
@@ -366,7 +366,7 @@ class Engine:
                 )
             answer |= {
                 "@type": "queryDescription",
-                "queryDescription": self._query_description(query, session.metastore),
+                "queryDescription": self._query_description(query),
             }
         else:
             raise UnsupportedError(type(statement).__name__)
@@ -423,40 +423,29 @@ class Engine:
         }
         effects = []
         if plan.query is not None:
-            topic = session.metastore.streams[plan.query.source].topic
-            effects.append(self._router(topic).add(self._route(plan.query)))
-        else:
-            effects += self._reread(plan.stream.name)
+            effects.append(self._router(plan.query.reads.topic).add(self._route(plan.query)))
         return self._answer(plan.text, command, done, effects)
 
     def _starts(self, plan: Creation, session: Session) -> tuple[str, str, dict[int, int]] | None:
         """Say where a new query begins; one that replaces another keeps its offsets."""
         if plan.query is None or plan.replaces is not None:
             return None
-        topic = session.metastore.streams[plan.query.source].topic
+        topic = plan.query.reads.topic
         partitions = self.topics.partitions(topic) or []
         offsets = self.topics.offsets(topic, partitions, where=offset_reset(session.properties))
         return self.group(plan.query.id), topic, offsets
-
-    def _reread(self, stream: str) -> list[Future[None]]:
-        """Let the running queries of a replaced source read it by its new definition."""
-        return [
-            self._router(self.metastore.streams[stream].topic).add(self._route(query))
-            for query in self.metastore.readers(stream)
-        ]
 
     @staticmethod
     def _remember(store: Metastore, plan: Creation) -> None:
         store.streams[plan.stream.name] = plan.stream
         if plan.query is not None:
             if plan.replaces is not None:
-                plan.query.errors.extend(plan.replaces.errors)
+                plan.query.losses.extend(plan.replaces.losses)
             store.queries[plan.query.id] = plan.query
 
     def _drop(self, statement: DropSource, session: Session) -> dict[str, Any] | None:
         stream = drop_source(statement, session.metastore)
         queries = session.metastore.writers(statement.name)
-        source = session.metastore.streams.get(queries[0].source) if queries else None
         if not session.real:
             if stream is not None:
                 session.metastore.drop(statement.name)
@@ -472,8 +461,7 @@ class Engine:
         command = self._append(Command(f"stream/{statement.name}/drop", statement.text), statement)
         effects = []
         if stream is not None:
-            if source is not None:
-                effects = [self._router(source.topic).remove(q.id) for q in queries]
+            effects = [self._router(q.reads.topic).remove(q.id) for q in queries]
             session.metastore.drop(statement.name)
             if statement.delete_topic:
                 for effect in effects:
@@ -500,7 +488,7 @@ class Engine:
         )
         effects = []
         for query in targets:
-            router = self._router(session.metastore.streams[query.source].topic)
+            router = self._router(query.reads.topic)
             _apply_query_command(statement.action, query, session.metastore)
             effects.append(
                 router.remove(query.id) if statement.action == "TERMINATE" else router.refresh()
@@ -581,8 +569,7 @@ class Engine:
         return router
 
     def _route(self, query: PersistentQuery) -> Route:
-        streams = self.metastore.streams
-        return Route(query, self.group(query.id), streams[query.source], streams[query.sink])
+        return Route(query, self.group(query.id), self.metastore.streams[query.sink])
 
     # --- statements that show something -----------------------------------------------------------
 
@@ -608,7 +595,7 @@ class Engine:
                 return {
                     "@type": "query_descriptions",
                     "queryDescriptions": [
-                        self._query_description(q, store) for q in store.queries.values()
+                        self._query_description(q) for q in store.queries.values()
                     ],
                 }
             return {
@@ -657,9 +644,7 @@ class Engine:
                 {"message": "Error from Kafka: Failed to Describe Kafka Topic(s): [{stream.topic}]"}
             )
         statistics, cluster = self._statistics(name, store) if extended else ("", [])
-        summaries = (
-            [self._offset_summary(q, store) for q in store.writers(name)] if extended else []
-        )
+        summaries = [self._offset_summary(q) for q in store.writers(name)] if extended else []
         return (
             entities.source_description(
                 stream,
@@ -676,12 +661,12 @@ class Engine:
             warnings,
         )
 
-    def _live_route(self, query: PersistentQuery, store: Metastore) -> Route | None:
-        router = self._routers.get(store.streams[query.source].topic)
+    def _live_route(self, query: PersistentQuery) -> Route | None:
+        router = self._routers.get(query.reads.topic)
         return router.route(query.id) if router is not None else None
 
     def _statistics(self, name: str, store: Metastore) -> tuple[str, list[dict[str, Any]]]:
-        routes = [r for q in store.writers(name) if (r := self._live_route(q, store))]
+        routes = [r for q in store.writers(name) if (r := self._live_route(q))]
         total = sum(r.produced for r in routes)
         if not total:
             return "", []
@@ -702,13 +687,13 @@ class Engine:
             }
         ]
 
-    def _offset_summary(self, query: PersistentQuery, store: Metastore) -> dict[str, Any]:
+    def _offset_summary(self, query: PersistentQuery) -> dict[str, Any]:
         group = self.group(query.id)
-        topic = store.streams[query.source].topic
+        topic = query.reads.topic
         summaries = []
         partitions = self.topics.partitions(topic)
         committed = self.topics.committed(group, topic)
-        route = self._live_route(query, store)
+        route = self._live_route(query)
         if partitions is not None and committed and route is not None and route.consumed:
             starts = self.topics.offsets(topic, partitions, where="earliest")
             ends = self.topics.high_watermarks(topic, partitions)
@@ -728,9 +713,9 @@ class Engine:
             )
         return {"groupId": group, "topicSummaries": summaries}
 
-    def _query_description(self, query: PersistentQuery, store: Metastore) -> dict[str, Any]:
-        topic = store.streams[query.source].topic
-        route = self._live_route(query, store)
+    def _query_description(self, query: PersistentQuery) -> dict[str, Any]:
+        topic = query.reads.topic
+        route = self._live_route(query)
         handled = route.next if route is not None and route.next is not None else {}
         tasks = [
             {
@@ -748,7 +733,6 @@ class Engine:
         ]
         return entities.query_description(
             query,
-            source_topic=topic,
             host=self.settings.listen,
             group=self.group(query.id),
             tasks=tasks,

@@ -48,7 +48,7 @@ def current_status(
     }
 
 
-def topology(query: PersistentQuery, source_topic: str) -> str:
+def topology(query: PersistentQuery) -> str:
     """Return the steps as Kafka Streams describes them (node names as of 7.6)."""
     last = 4 if query.select.where is not None else 3
     steps = ["KSTREAM-SOURCE-0000000000", "KSTREAM-TRANSFORMVALUES-0000000001"]
@@ -58,7 +58,7 @@ def topology(query: PersistentQuery, source_topic: str) -> str:
     lines = ["Topologies:", "   Sub-topology: 0"]
     for index, step in enumerate(steps):
         if index == 0:
-            lines.append(f"    Source: {step} (topics: [{source_topic}])")
+            lines.append(f"    Source: {step} (topics: [{query.reads.topic}])")
         elif index == len(steps) - 1:
             lines.append(f"    Sink: {step} (topic: {query.sink_topic})")
         else:
@@ -72,7 +72,7 @@ def topology(query: PersistentQuery, source_topic: str) -> str:
 
 def execution_plan(query: PersistentQuery) -> str:
     """Return the plan as EXPLAIN shows it."""
-    source = query.source_schema
+    source = query.reads.schema
     keys = "".join(f", {identifier(c.name)} {c.type}" for c in source.key)
     pseudo = ", ".join(f"{n} {t}" for n, t in PSEUDO_COLUMNS.items())
     read = f"{source.text(quote_all=False)}, {pseudo}{keys}"
@@ -90,7 +90,6 @@ def execution_plan(query: PersistentQuery) -> str:
 def query_description(
     query: PersistentQuery,
     *,
-    source_topic: str,
     host: str,
     group: str,
     tasks: Sequence[dict[str, Any]],
@@ -103,12 +102,12 @@ def query_description(
         "fields": [c.entity() for c in query.sink_schema.columns],
         "sources": [query.source],
         "sinks": [query.sink],
-        "topology": topology(query, source_topic),
+        "topology": topology(query),
         "executionPlan": execution_plan(query),
         "overriddenProperties": dict(query.overrides),
         "ksqlHostQueryStatus": {host: query.status},
         "queryType": "PERSISTENT",
-        "queryErrors": list(query.errors),
+        "queryErrors": query.errors,
         "tasksMetadata": list(tasks),
         "consumerGroupId": group,
         "state": "RUNNING",

@@ -32,14 +32,24 @@ class PersistentQuery:
     id: str
     text: str
     select: Select
-    source: str
+    reads: Stream  # as it was then: a source that gains columns later does not change the query
     sink: str
     sink_topic: str
-    source_schema: Schema
     sink_schema: Schema
     overrides: Mapping[str, Any]
     paused: bool = False
-    errors: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=10))
+    losses: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=10))
+    failure: dict[str, Any] | None = None
+
+    @property
+    def source(self) -> str:
+        """Name of the stream that it reads."""
+        return self.reads.name
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        """What EXPLAIN shows: what it lost (kept), and why it stands still (until it does not)."""
+        return [*self.losses, *([self.failure] if self.failure is not None else [])]
 
     @property
     def status(self) -> str:

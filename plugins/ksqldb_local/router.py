@@ -67,7 +67,6 @@ class Route:
 
     query: PersistentQuery
     group: str
-    source: Stream
     sink: Stream
     program: Program | None = None
     metadata: Any = None
@@ -126,11 +125,13 @@ class TopicRouter(threading.Thread):
         self._stop_requested = threading.Event()
         self._routes: dict[str, Route] = {}
         self._partitions: list[int] = []
+        self._topic_id: str | None = None
         self._position: Offsets = {}
         self._readings: list[_Reading] = []
         self._delivery_failures: dict[str, str] = {}
         self._checked_at = 0.0
-        self.error: str | None = None
+        self._failed_sessions = 0
+        self._in_batch = False
 
     # --- called by other threads -----------------------------------------------------------------
 
@@ -144,7 +145,7 @@ class TopicRouter(threading.Thread):
                 route.consumed, route.produced = old.consumed, old.produced
                 route.last_produced_ms = old.last_produced_ms
             route.program = Program(
-                route.query.id, route.query.select, route.source, route.sink, self._json
+                route.query.id, route.query.select, route.query.reads, route.sink, self._json
             )
             self._routes[route.query.id] = route
 
@@ -183,27 +184,24 @@ class TopicRouter(threading.Thread):
             try:
                 self._session()
             except KafkaException as error:
-                self._note(f"{error.args[0].str()} (topic {self.topic}); retrying")
+                self._failed_session(error.args[0].str())
                 if is_fenced(error):
                     self._on_fenced()
             except Exception as error:
-                # A defect must not stop the routing silently: it is shown, and retried from the
-                # offsets.
+                # A defect must not stop the routing silently: it is shown, and retried.
                 log.exception("router of %s failed", self.topic)
-                self._note(f"{type(error).__name__}: {error}; retrying")
+                self._failed_session(f"{type(error).__name__}: {error}")
             else:
                 continue
             self._stop_requested.wait(_RETRY_S)
 
-    def _note(self, message: str, routes: Sequence[Route] | None = None) -> None:
-        if self.error != message:
-            log.warning("%s", message)
-        self.error = message
-        entry = {"timestamp": int(time.time() * 1000), "errorMessage": message, "type": "SYSTEM"}
-        for route in routes if routes is not None else list(self._routes.values()):
-            errors = route.query.errors
-            if not errors or errors[-1]["errorMessage"] != message:
-                errors.append(entry)
+    def _failed_session(self, reason: str) -> None:
+        """Log it; shown as the queries' error only when the next session fails as well."""
+        log.warning("Routing of %s was interrupted: %s; beginning anew", self.topic, reason)
+        if self._failed_sessions:
+            for route in self._routes.values():
+                route.query.failure = _error(f"{reason} (topic {self.topic}); retrying")
+        self._failed_sessions += 1
 
     def _session(self) -> None:
         """One producer and one consumer, until told to stop or something fails."""
@@ -294,7 +292,14 @@ class TopicRouter(threading.Thread):
         if not active:
             return False
         self._seek(consumer, active)
+        if not self._in_batch:  # what failed was not a batch, so being here again mends it
+            self._mended(active)
         return True
+
+    def _mended(self, routes: Sequence[Route]) -> None:
+        self._failed_sessions = 0
+        for route in routes:
+            route.query.failure = None
 
     def _check_topics(self, now: float) -> bool:
         """Set routes aside whose sink is gone, and take them up again when it is back."""
@@ -306,13 +311,19 @@ class TopicRouter(threading.Thread):
                 "again, or drop "
                 "the streams that read it"
             )
-            self._note(message)
+            for route in self._routes.values():
+                self._fail(route, message, retry_s=0.0)
             self._position = {}
             return False
-        if self.error is not None:
-            self.error = None
-            self._position = {}
         self._partitions = list(range(len(source)))
+        topic_id = self._topics.topic_id(self.topic)
+        if self._topic_id not in (None, topic_id):
+            # The broker forgot the groups' offsets with the old one; nothing of this is routed.
+            log.warning("%s was deleted and made anew; going on at its beginning", self.topic)
+            for route in self._routes.values():
+                route.next = dict.fromkeys(self._partitions, 0)
+            self._position = {}
+        self._topic_id = topic_id
         for route in self._routes.values():
             if route.sink.topic not in names:
                 self._fail(route, f"Sink topic {route.sink.topic} does not exist")
@@ -321,9 +332,11 @@ class TopicRouter(threading.Thread):
         return True
 
     def _fail(self, route: Route, message: str, *, retry_s: float = _CHECK_S) -> None:
+        if route.failure != message:
+            log.warning("%s stands still: %s", route.query.id, message)
+            route.query.failure = _error(message)
         route.failure = message
         route.retry_at = time.monotonic() + retry_s
-        self._note(message, [route])
 
     def _load_offsets(self, route: Route) -> None:
         if route.metadata is None:
@@ -359,15 +372,15 @@ class TopicRouter(threading.Thread):
         for partition, offset in wanted.items():
             if starts[partition] <= offset <= ends[partition]:
                 continue
-            # Gone is gone: going on at the first record there is loses least, and says how many.
-            self._note(
-                f"{self.topic}[{partition}]: records {offset} to {starts[partition]} were "
-                "deleted before "
-                f"they were routed (retention, or the topic was made anew); going on at "
-                f"{starts[partition]}",
-                active,
+            # Gone is gone: going on at the first record there is loses least, and says what.
+            loss = (
+                f"{self.topic}[{partition}]: records {offset} to {starts[partition]} were deleted "
+                "before they were routed (retention shorter than the time that the query stood "
+                f"still); going on at {starts[partition]}"
             )
-            self.error = None
+            log.error("%s", loss)
+            for route in active:
+                route.query.losses.append(_error(loss))
             wanted[partition] = starts[partition]
             for route in active:
                 if route.next is not None and not (
@@ -392,7 +405,6 @@ class TopicRouter(threading.Thread):
             if error is None:
                 continue
             if error.code() in _GONE:
-                self._note(f"{error.str()} (topic {self.topic})")
                 self._checked_at = 0.0
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:
                 self._position = {}
@@ -402,6 +414,7 @@ class TopicRouter(threading.Thread):
         if not records:
             return
         self._delivery_failures.clear()
+        self._in_batch = True
         transactional.begin_transaction()
         try:
             handled = self._route_all(transactional, records)
@@ -417,6 +430,8 @@ class TopicRouter(threading.Thread):
         except (KafkaException, _Interrupted) as error:
             self._recover(transactional, error)
             return
+        self._in_batch = False
+        self._mended(self._active())
         for partition, offset in handled.items():
             self._position[partition] = max(offset, self._position.get(partition, 0))
             for route in self._active():
@@ -532,6 +547,10 @@ class TopicRouter(threading.Thread):
             return
 
 
+def _error(message: str) -> dict[str, Any]:
+    return {"timestamp": int(time.time() * 1000), "errorMessage": message, "type": "SYSTEM"}
+
+
 def _coordinates(message: Message) -> tuple[int, int]:
     partition, offset = message.partition(), message.offset()
     if partition is None or offset is None:
@@ -542,7 +561,7 @@ def _coordinates(message: Message) -> tuple[int, int]:
 def _group(routes: list[Route]) -> list[_Reading]:
     readings: dict[tuple[Any, ...], _Reading] = {}
     for route in routes:
-        source = route.source
+        source = route.query.reads
         key = (source.schema, source.key_format, source.value_format)
         if key not in readings:
             readings[key] = _Reading(SourceReader(*key))

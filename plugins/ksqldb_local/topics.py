@@ -13,6 +13,7 @@ from confluent_kafka import (
     IsolationLevel,
     KafkaError,
     KafkaException,
+    TopicCollection,
     TopicPartition,
 )
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
@@ -106,6 +107,11 @@ class BrokerTopics:
         # All topics are asked for: a client that asks for one by name goes on asking for it.
         topic = self.admin.list_topics(timeout=self._timeout).topics.get(name)
         return None if topic is None or topic.error is not None else sorted(topic.partitions)
+
+    def topic_id(self, name: str) -> str:
+        """Return the topic's unique id, which a topic of the same name made later does not have."""
+        futures = self.admin.describe_topics(TopicCollection([name]), request_timeout=self._timeout)
+        return str(futures[name].result().topic_id)
 
     def find(self, name: str) -> TopicInfo | None:
         """Return the topic, or None."""

@@ -71,6 +71,10 @@ class Local:
             self.topic(name), partitions, 1, config={"retention.ms": str(retention_ms)}
         )
         self.admin.create_topics([topic])[topic.topic].result()
+        deadline = time.monotonic() + 30
+        while topic.topic not in self.admin.list_topics(timeout=10).topics:
+            assert time.monotonic() < deadline, f"{topic.topic} is not seen"
+            time.sleep(0.02)
 
     def delete_topic(self, name: str) -> None:
         self.admin.delete_topics([self.topic(name)])[self.topic(name)].result()
