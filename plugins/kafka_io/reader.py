@@ -21,6 +21,8 @@ from kafka_io.errors import OffsetsLostError, ReadTimeoutError
 from kafka_io.messages import offset_of, partition_of
 
 _POLL_S = 0.1
+_ANSWER_S = 10
+"""A busy broker needs longer for an answer than a caller may want to wait for a record."""
 
 READER_SETTINGS = {
     "enable.auto.commit": False,
@@ -71,7 +73,8 @@ def read_range(
         ReadTimeoutError: No partition advanced for `timeout_s`.
         OffsetsLostError: Records of the range were deleted, or the topic was created anew.
         TopicMissingError: A topic does not exist.
-        BrokerUnavailableError: The broker did not answer within `timeout_s`.
+        BrokerUnavailableError: The broker did not answer within `timeout_s`, or 10 s if that is
+            longer.
     """
     pending = _checked_range(config, start, end, timeout_s)
     if not pending:
@@ -94,7 +97,7 @@ def read_range(
                 if _advance(consumer, pending, seen, end):
                     advanced_at = monotonic()
                 elif monotonic() - advanced_at > timeout_s:
-                    check_broker(config, timeout_s=timeout_s)
+                    check_broker(config, timeout_s=max(timeout_s, _ANSWER_S))
                     part, position = next(iter(pending.items()))
                     raise ReadTimeoutError(*part, position, end[part], timeout_s)
                 if batch:
@@ -123,7 +126,8 @@ def is_covered(
     Raises:
         OffsetsLostError: Records after the group's offsets were deleted before it handled them.
         TopicMissingError: A topic does not exist.
-        BrokerUnavailableError: The broker did not answer within `timeout_s`.
+        BrokerUnavailableError: The broker did not answer within `timeout_s`, or 10 s if that is
+            longer.
     """
     open_end = {part: target for part, target in end.items() if group_offsets.get(part, 0) < target}
     start = {part: group_offsets[part] for part in open_end if part in group_offsets}
@@ -139,8 +143,9 @@ def _checked_range(config: ClientConfig, start: Offsets, end: Offsets, timeout_s
     topics = {topic for topic, _ in wanted}
     if not topics:
         return {}
-    first = log_start_offsets(config, topics, timeout_s=timeout_s)
-    last = high_watermarks(config, topics, timeout_s=timeout_s)
+    answer_s = max(timeout_s, _ANSWER_S)
+    first = log_start_offsets(config, topics, timeout_s=answer_s)
+    last = high_watermarks(config, topics, timeout_s=answer_s)
     pending: Offsets = {}
     for part, target in wanted.items():
         name = f"{part[0]}-{part[1]}"
