@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from rich.markup import escape
 
-from emergencias_cli.airflow_home import AIRFLOW, airflow_environment
+from emergencias_cli.airflow_home import airflow_environment
 from emergencias_cli.console import console, load_settings, plain_errors
 from emergencias_cli.stack import bring_up
 from local_stack.preflight import require_free_port
@@ -29,4 +30,5 @@ def ui() -> None:
         f"[bold]admin[/]; its password is in {escape(str(passwords))}, written at the first start.",
         soft_wrap=True,
     )
-    os.execvpe(AIRFLOW[0], [*AIRFLOW, "standalone"], airflow_environment(settings))  # noqa: S606
+    command = [sys.executable, "-m", "emergencias_cli.standalone"]
+    os.execvpe(command[0], command, airflow_environment(settings))  # noqa: S606
