@@ -484,10 +484,15 @@ class _Reader:
                     token.token_type is not TokenType.STRING
                     and token.token_type is not TokenType.IDENTIFIER
                     and token.text.upper().split(" ")[0] in _CLAUSES
+                    and not self._ends_distinct_from(index)
                 )
             ):
                 return index
         return len(self._tokens)
+
+    def _ends_distinct_from(self, index: int) -> bool:
+        words = [t.text.upper() for t in self._tokens[max(index - 1, 0) : index + 1]]
+        return words == ["DISTINCT", "FROM"]
 
     def _parse_expression(self, start: int, end: int) -> exp.Expression:
         if end <= start:
