@@ -143,13 +143,17 @@ def substring(text: str | None, start: int | None, length: int | None = 2**31) -
     """Return a part of ``text``; positions count from 1, negative ones from the end."""
     if text is None or start is None or length is None:
         return None
-    if start == 0:
-        begin = 0
-    elif start > 0:
-        begin = min(start - 1, len(text))
-    else:
-        begin = max(len(text) + start, 0)
-    return text[begin : begin + max(length, 0)]
+    # Java counts UTF-16 units, so a character beyond the basic plane counts twice.
+    units = text.encode("utf-16-le", "surrogatepass")
+    size = len(units) // 2
+    begin = max(size + start, 0) if start < 0 else max(min(start - 1, size), 0)
+    end = max(min(begin + length, size), begin)
+    return units[2 * begin : 2 * end].decode("utf-16-le", "surrogatepass")
+
+
+def length(text: str) -> int:
+    """Return the length of ``text`` in UTF-16 units, as Java counts."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 @lru_cache(maxsize=256)
@@ -230,8 +234,6 @@ FUNCTIONS: dict[str, Function] = {
     "LCASE": Function((STRING,), STRING, _null_in_null_out(str.lower)),
     "TRIM": Function((STRING,), STRING, _null_in_null_out(lambda s: s.strip(_WHITESPACE))),
     "SUBSTRING": Function((STRING, INTEGER, INTEGER), STRING, substring, optional=1),
-    "LEN": Function(
-        (STRING,), INTEGER, _null_in_null_out(lambda s: len(s.encode("utf-16-le")) // 2)
-    ),
+    "LEN": Function((STRING,), INTEGER, _null_in_null_out(length)),
     "REPLACE": Function((STRING, STRING, STRING), STRING, _null_in_null_out(str.replace)),
 }
