@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from kafka_io import ClientConfig, Offsets
     from ksqldb_provider.client import KsqlDbClient, QueryDescription
 
-COMMIT_WAIT_S = 5.0
-"""How long one look waits for a commit that is on its way."""
-
 
 @dataclass(frozen=True, slots=True)
 class WatchedQuery:
@@ -43,7 +40,7 @@ class Lag:
             f"{topic}-{partition} by {lag}"
             for (topic, partition), lag in sorted(self.behind.items())
         )
-        return f"{self.query_id} lags on {partitions or 'nothing known: it is just committing'}"
+        return f"{self.query_id} lags on {partitions}"
 
 
 def watch(client: KsqlDbClient, query_ids: Sequence[str]) -> tuple[WatchedQuery, ...]:
@@ -169,18 +166,20 @@ class CaughtUp:
         )
 
     def _look(self) -> tuple[list[str], tuple[Lag, ...]]:
-        from kafka_io import is_covered
+        from kafka_io import committed_offsets, is_covered
 
         done: list[str] = []
         lags: list[Lag] = []
         # Queries that stand at the same offsets of the same topic share one answer.
         answers: dict[str, bool] = {}
-        watched = [query for query in self._waiting.values() if query.id in self.targets]
-        for query, committed in zip(watched, self._committed(watched), strict=True):
-            end = self.targets[query.id]
-            if committed is None:
-                lags.append(Lag(query.id, {}))
+        for query in self._waiting.values():
+            if query.id not in self.targets:
                 continue
+            end = self.targets[query.id]
+            # Not waiting for a commit on its way only makes a query look later than it is.
+            committed = committed_offsets(
+                self._kafka, query.group, query.source_topics, stable=False
+            )
             behind = {
                 partition: target - committed.get(partition, 0)
                 for partition, target in end.items()
@@ -194,25 +193,6 @@ class CaughtUp:
             else:
                 lags.append(Lag(query.id, behind))
         return done, tuple(lags)
-
-    def _committed(self, queries: Sequence[WatchedQuery]) -> list[Offsets | None]:
-        """Ask for all groups through one admin client; None where a commit is on its way."""
-        from confluent_kafka import KafkaError, KafkaException
-
-        from kafka_io.admin import admin_client, list_committed
-
-        found: list[Offsets | None] = []
-        with admin_client(self._kafka, "reading the offsets of the queries' groups") as admin:
-            for query in queries:
-                try:
-                    found.append(
-                        list_committed(admin, query.group, query.source_topics, COMMIT_WAIT_S)
-                    )
-                except KafkaException as error:
-                    if error.args[0].code() != KafkaError.UNSTABLE_OFFSET_COMMIT:
-                        raise
-                    found.append(None)
-        return found
 
 
 class CatchUpTimeoutError(KsqlDbError):

@@ -116,7 +116,9 @@ def test_trailing_aborted_transaction_does_not_hold_it_up(rules, kafka, query_id
 
 
 def test_time_out_names_query_partition_and_lag(rules, kafka, query_ids):
-    with CheckedProducer(kafka, transactional_id=f"{rules.prefix}open") as producer:
+    with CheckedProducer(
+        kafka, transactional_id=f"{rules.prefix}open", transaction_timeout_ms=120_000
+    ) as producer:
         producer.begin()
         producer.send(OutRecord(topic=rules.topic(T1), value=value(), partition=2))
         producer.flush()
@@ -137,7 +139,9 @@ def test_query_that_is_gone_fails_at_once_with_its_name(rules, client, kafka, qu
 
 
 def test_query_that_goes_while_waiting_fails_the_wait(rules, client, kafka, query_ids):
-    with CheckedProducer(kafka, transactional_id=f"{rules.prefix}held") as producer:
+    with CheckedProducer(
+        kafka, transactional_id=f"{rules.prefix}held", transaction_timeout_ms=120_000
+    ) as producer:
         producer.begin()
         producer.send(OutRecord(topic=rules.topic(T1), value=value(), partition=0))
         producer.flush()
