@@ -99,7 +99,7 @@ def flow(config: Config, topic: Any, unique: Any) -> Iterator[Flow]:
         config,
         group=unique("group"),
         source=topic("source", PARTITIONS),
-        sink=topic("sink", PARTITIONS),
+        sink=topic("sink"),
         dead=topic("dead"),
     )
     yield made
