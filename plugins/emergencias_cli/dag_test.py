@@ -21,7 +21,8 @@ _STARTED = re.compile(r"\[DAG TEST\] starting task_id=(\S+)(?: map_index=(\S+))?
 _ENDED = re.compile(r"\[DAG TEST\] end task task_id=")
 _STATE = re.compile(r"Task instance state updated .*\bnew_state=(\w+)")
 _FAILED = "Task failed with exception"
-_STACK_FRAME = re.compile(r"^\s|^Traceback \(most recent call last\):")
+_TRACEBACK = "Traceback (most recent call last):"
+_STACK_FRAME = '  File "'
 
 
 class TaskOutcome(StrEnum):
@@ -62,7 +63,7 @@ class LogReader:
 
     Attributes:
         run_id: The run's id, once the log has told it.
-        error: The message of the last exception that ended a task.
+        error: The message of the last exception that ended a task or Airflow itself.
     """
 
     run_id: str | None = None
@@ -72,6 +73,7 @@ class LogReader:
     _outcome: TaskOutcome = TaskOutcome.UNKNOWN
     _task_error: list[str] = field(default_factory=list)
     _in_error: bool = False
+    _in_frames: bool = False
 
     def feed(self, lines: Iterable[str]) -> Iterator[TaskStarted | TaskEnded]:
         """Yield what happens to tasks as the lines tell it."""
@@ -81,8 +83,7 @@ class LogReader:
     def _feed(self, line: str) -> Iterator[TaskStarted | TaskEnded]:
         timestamp = _TIMESTAMP.match(line)
         if timestamp is None:
-            if self._in_error:
-                self._continue_error(line)
+            self._continue_error(line)
             return
         self._in_error = False
         if self.run_id is None and (found := _RUN_ID.search(line)):
@@ -101,17 +102,23 @@ class LogReader:
             self._outcome = TaskOutcome(found[1])
         elif _ENDED.search(line) and self._task is not None and self._started_at is not None:
             took = datetime.fromisoformat(timestamp[1]) - self._started_at
-            error = "\n".join(self._task_error).strip()
+            # A task that succeeds may have logged an exception that it handled.
+            succeeded = self._outcome is TaskOutcome.SUCCESS
+            error = "" if succeeded else "\n".join(self._task_error).strip()
             self.error = error or self.error
-            yield TaskEnded(self._task, self._outcome, took.total_seconds(), error)
+            task, self._task = self._task, None
+            yield TaskEnded(task, self._outcome, took.total_seconds(), error)
 
     def _continue_error(self, line: str) -> None:
         # What follows the last stack frame is the exception's own message, however many lines.
-        # A message's own indented lines cannot be told from frames; they are in the log.
-        if _STACK_FRAME.match(line):
+        if line == _TRACEBACK or line.startswith(_STACK_FRAME):
+            self._in_error = self._in_frames = True
             self._task_error.clear()
-        else:
+        elif self._in_error and not (self._in_frames and line.startswith("    ")):
+            self._in_frames = False
             self._task_error.append(line)
+            if self._task is None:  # no task runs: it is Airflow that fails
+                self.error = "\n".join(self._task_error).strip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ Traceback (most recent call last):
     raise SourceError(text) from error
 emergencias.sources.SourceError: row 3: grado 'Grave'
 allowed: Leve, Moderado
+    (see docs)
 2026-11-25T02:24:07.200000Z [info     ] ::group::Post Execute          [task]
 2026-11-25T02:24:07.300000Z [info     ] Task instance state updated    [airflow] new_state=failed
 2026-11-25T02:24:08.000000Z [info     ] [DAG TEST] end task task_id=produce map_index=2 [airflow]
@@ -49,6 +50,7 @@ def test_the_log_tells_the_run_its_tasks_and_why_one_failed():
     reader = LogReader()
     events = list(reader.feed(LOG.splitlines(keepends=True)))
     message = "emergencias.sources.SourceError: row 3: grado 'Grave'\nallowed: Leve, Moderado"
+    message += "\n    (see docs)"
     assert events == [
         TaskStarted("wait"),
         TaskEnded("wait", TaskOutcome.SUCCESS, 0.3, ""),
@@ -57,6 +59,34 @@ def test_the_log_tells_the_run_its_tasks_and_why_one_failed():
     ]
     assert reader.run_id == "manual__2026-11-25T02:23:37.413646+00:00"
     assert reader.error == message
+
+
+def test_an_error_before_any_task_is_told_without_its_frames():
+    reader = LogReader()
+    output = f"""\
+{LOG.splitlines()[0]}
+Traceback (most recent call last):
+  File "/bin/airflow", line 7, in <module>
+    sys.exit(main())
+             ^^^^^^
+  File "param.py", line 151, in _validate_one
+    raise ParamValidationError(text) from None
+airflow.sdk.exceptions.ParamValidationError: Invalid input for param alerts: 0 is less than 1
+
+On instance:
+    0
+"""
+    assert list(reader.feed(output.splitlines())) == []
+    assert reader.error == (
+        "airflow.sdk.exceptions.ParamValidationError: Invalid input for param alerts: "
+        "0 is less than 1\n\nOn instance:\n    0"
+    )
+
+
+def test_an_exception_that_a_task_handled_is_not_why_the_run_failed():
+    reader = LogReader()
+    list(reader.feed(LOG.replace("new_state=failed", "new_state=success").splitlines()))
+    assert reader.error == ""
 
 
 def test_lines_can_come_one_at_a_time():
