@@ -18,6 +18,8 @@ _MS_PER_DAY = 24 * 60 * 60 * 1000
 class CatalogueError(KafkaIoError):
     """Report a catalogue that cannot be used, naming file, line, field and what is allowed."""
 
+    retryable = False
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)

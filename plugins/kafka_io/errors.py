@@ -4,7 +4,13 @@ from __future__ import annotations
 
 
 class KafkaIoError(Exception):
-    """Report a failure of Kafka that no more specific error describes; base of all the others."""
+    """Report a failure of Kafka that no more specific error describes; base of all the others.
+
+    Attributes:
+        retryable: Whether the same call can succeed later without anybody changing anything.
+    """
+
+    retryable = True
 
 
 class BrokerUnavailableError(KafkaIoError):
@@ -14,9 +20,13 @@ class BrokerUnavailableError(KafkaIoError):
 class TopicMismatchError(KafkaIoError):
     """Report topics that exist with other settings than asked for; nothing was created."""
 
+    retryable = False
+
 
 class TopicMissingError(KafkaIoError):
     """Report a topic that the broker does not have. A retry alone cannot mend it."""
+
+    retryable = False
 
 
 class DeliveryError(KafkaIoError):
@@ -33,6 +43,7 @@ class DeliveryError(KafkaIoError):
         self.topic = topic
         self.reason = reason
         self.about_record = about_record
+        self.retryable = not about_record
         hint = (
             "the record itself is refused, sending it again cannot help"
             if about_record
@@ -62,6 +73,8 @@ class ProducerFencedError(KafkaIoError):
     Nothing of the open transaction will be seen by a read_committed reader. This producer cannot
     be used any more; its work belongs to whoever took over, or to a fresh attempt.
     """
+
+    retryable = False
 
 
 class TransactionAbortedError(KafkaIoError):
@@ -95,3 +108,5 @@ class ReadTimeoutError(KafkaIoError):
 
 class OffsetsLostError(KafkaIoError):
     """Report offsets that vanished, so that going on would lose or repeat records."""
+
+    retryable = False

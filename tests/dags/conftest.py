@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from emergencias.plan import run_folder
 from emergencias.settings import PROJECT_ROOT
 
 DAG_ID = "emergencias_112"
@@ -74,35 +76,52 @@ def connections(bootstrap_servers: str, ksqldb_url: str) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def dags_test(connected_env: dict[str, str]) -> Callable[..., DagRun]:
-    """Run the DAG with `airflow dags test`."""
+    """Run the DAG with `airflow dags test`: each call is a run of its own."""
 
-    def run(
-        logical_date: str,
-        conf: dict[str, Any] | None = None,
-        *,
-        env: dict[str, str] | None = None,
-        timeout: float = 150,
-    ) -> DagRun:
-        command = ["airflow", "dags", "test", DAG_ID, logical_date]
+    def run(conf: dict[str, Any] | None = None, *, env: dict[str, str] | None = None) -> DagRun:
+        command = ["airflow", "dags", "test", DAG_ID]
         if conf is not None:
             command += ["--conf", json.dumps(conf)]
-        env = connected_env | (env or {})
-        done = subprocess.run(
-            command,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=timeout,
-        )
-        root = Path(env["EMERGENCIAS_EXPORT_ROOT"]) / DAG_ID
-        folders = [path for path in root.glob("*") if logical_date in _decoded(path)]
-        return DagRun(done.returncode, done.stdout, folders[0] if folders else root / "none")
+        return _execute(command, connected_env | (env or {}))
 
     return run
 
 
-def _decoded(path: Path) -> str:
-    from urllib.parse import unquote
+RERUN = """
+import json, sys
+from datetime import datetime
+from airflow.dag_processing.dagbag import DagBag
+when, conf, only = datetime.fromisoformat(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
+dag = DagBag(dag_folder=sys.argv[4]).dags["emergencias_112"]
+others = None if only == "all" else f"^(?!{only}$).*"
+run = dag.test(run_after=when, logical_date=when, run_conf=conf, mark_success_pattern=others)
+sys.exit(run.state != "success")
+"""
 
-    return unquote(path.name)
+
+@pytest.fixture(scope="session")
+def same_run(connected_env: dict[str, str]) -> Callable[..., DagRun]:
+    """Run one run id again and again with `dag.test`, as after a clear: wholly, or one task."""
+
+    def run(
+        when: str,
+        conf: dict[str, Any],
+        *,
+        only: str = "all",
+        env: dict[str, str] | None = None,
+    ) -> DagRun:
+        env = connected_env | (env or {})
+        folder = env["AIRFLOW__CORE__DAGS_FOLDER"]
+        return _execute([sys.executable, "-c", RERUN, when, json.dumps(conf), only, folder], env)
+
+    return run
+
+
+def _execute(command: list[str], env: dict[str, str]) -> DagRun:
+    done = subprocess.run(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=170
+    )
+    planned = re.search(rf"Run local/{DAG_ID}/(\S+) sends", done.stdout)
+    run_id = planned[1] if planned else "not planned"
+    folder = run_folder(env["EMERGENCIAS_EXPORT_ROOT"], DAG_ID, run_id)
+    return DagRun(done.returncode, done.stdout, Path(folder.path))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -46,7 +47,7 @@ def test_the_steps_come_in_the_order_that_keeps_the_promise(dag: Any) -> None:
 
     assert set(order[:2]) == {"wait_for_kafka", "wait_for_ksqldb"}
     assert order[2:] == STEPS
-    for before, after in zip(STEPS, STEPS[1:], strict=False):
+    for before, after in pairwise(STEPS):
         assert after in dag.get_task(before).downstream_task_ids
 
 
