@@ -162,7 +162,9 @@ def export_window(window: Window, folder: UPath, formats: Sequence[str]) -> Expo
         files.append(_write_json(folder / ALERTS_JSON, _alert_texts(window)))
         files.append(_write_json(folder / MEDICAL_JSON, _medical_texts(window)))
     if "parquet" in formats:
-        files.append(_write_parquet(folder / ALERTS_PARQUET, _AVISOS, window, _avisos_sql()))
+        files.append(
+            _write_parquet(folder / ALERTS_PARQUET, _AVISOS, window, _avisos_sql(window.topics))
+        )
         files.append(
             _write_parquet(folder / DELIVERIES_PARQUET, _ENTREGAS, window, _entregas_sql())
         )
@@ -251,32 +253,36 @@ def _fields(column: str, names: Sequence[str]) -> str:
     return f"json_extract_string({column}, [{paths}])"
 
 
-def _avisos_sql() -> str:
+def _avisos_sql(topics: Sequence[str]) -> str:
     names = [name for name in model.ALERT_FIELDS if name != "id_ejecucion"]
     field = {name: f"c[{position}]" for position, name in enumerate(names, 1)}
-    plain = {
-        name: f"{field[name]} AS {name}" for name in names if name not in ("latitud", "longitud")
-    }
-    plain["fecha"] = f"make_timestamptz(fecha_us) AS fecha, {field['fecha']} AS fecha_texto"
+    listed = ", ".join(f"'{topic}'" for topic in sorted(topics))
+    address = ("DIRECCION", "DIRECCION_FUENTE", "DIRECCION_MOTIVO")
+    # A bit a topic: lists gathered by GROUP BY cannot be spilled to disk.
     return f"""
         WITH rutas AS (
-          SELECT t1_particion, t1_offset, list(DISTINCT topic ORDER BY topic) AS rutas,
-            min(motivo) FILTER (topic = '{model.T4}') AS motivo
+          SELECT t1_particion, t1_offset,
+            bit_or(1::BIGINT << (list_position([{listed}], topic) - 1)) AS bits
           FROM entregas GROUP BY ALL
         ), direcciones AS (
-          SELECT t1_particion, t1_offset, min({_fields("campos", MEDICAL_FIELDS)}) AS d
-          FROM entregas WHERE topic = '{model.T2_1}' GROUP BY ALL
+          SELECT t1_particion, t1_offset, {_fields("campos", address)} AS d
+          FROM entregas WHERE topic = '{model.T2_1}'
+          QUALIFY row_number() OVER (
+            PARTITION BY t1_particion, t1_offset ORDER BY particion, posicion) = 1
+        ), motivos AS (
+          SELECT t1_particion, t1_offset, min(motivo) AS motivo
+          FROM entregas WHERE topic = '{model.T4}' GROUP BY ALL
         )
-        SELECT clave AS id_aviso, id_ejecucion, {plain["tipo_emergencia"]},
-          {plain["cuerpo_necesario"]}, {plain["grado"]}, {plain["localizacion"]}, {plain["fecha"]},
-          {plain["requiere_medico"]}, {plain["contacto"]}, {plain["codigo_provincia"]},
+        SELECT clave AS id_aviso, id_ejecucion, {field["tipo_emergencia"]} AS tipo_emergencia,
+          {field["cuerpo_necesario"]} AS cuerpo_necesario, {field["grado"]} AS grado,
+          {field["localizacion"]} AS localizacion, make_timestamptz(fecha_us) AS fecha,
+          {field["fecha"]} AS fecha_texto, {field["requiere_medico"]} AS requiere_medico,
+          {field["contacto"]} AS contacto, {field["codigo_provincia"]} AS codigo_provincia,
           TRY_CAST({field["latitud"]} AS DOUBLE) AS latitud,
           TRY_CAST({field["longitud"]} AS DOUBLE) AS longitud,
-          d[{MEDICAL_FIELDS.index("DIRECCION") + 1}] AS direccion,
-          d[{MEDICAL_FIELDS.index("DIRECCION_FUENTE") + 1}] AS direccion_fuente,
-          d[{MEDICAL_FIELDS.index("DIRECCION_MOTIVO") + 1}] AS direccion_motivo,
-          coalesce(rutas, []) AS rutas, motivo,
-          particion AS t1_particion, posicion AS t1_offset,
+          d[1] AS direccion, d[2] AS direccion_fuente, d[3] AS direccion_motivo,
+          list_filter([{listed}], lambda t, n: coalesce(bits, 0) >> (n - 1) & 1 = 1) AS rutas,
+          motivo, particion AS t1_particion, posicion AS t1_offset,
           make_timestamptz(marca_ms * 1000) AS t1_marca
         FROM (
           SELECT * EXCLUDE (texto, json), {_fields("json", names)} AS c
@@ -284,6 +290,7 @@ def _avisos_sql() -> str:
         ) a
         LEFT JOIN rutas r ON a.particion = r.t1_particion AND a.posicion = r.t1_offset
         LEFT JOIN direcciones u ON a.particion = u.t1_particion AND a.posicion = u.t1_offset
+        LEFT JOIN motivos m ON a.particion = m.t1_particion AND a.posicion = m.t1_offset
         ORDER BY fecha_us NULLS LAST, a.particion, a.posicion
     """
 

@@ -51,7 +51,7 @@ ORPHAN = "huerfano"
 """Classes of records: the run's, another known run's, anybody else's, null values; and records
 downstream that claim the run but come from none of its records on T1."""
 
-MEMORY_LIMIT = "128MB"
+MEMORY_LIMIT = "256MB"
 _CHUNK_ROWS = 10_000
 _MADRID = ZoneInfo("Europe/Madrid")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -141,6 +141,8 @@ def empty_window(topics: Sequence[str], *, memory_limit: str = MEMORY_LIMIT) -> 
                 "TimeZone": "UTC",
                 "autoinstall_known_extensions": "false",
                 "threads": "2",
+                # Every query that needs an order says so; keeping one costs memory.
+                "preserve_insertion_order": "false",
             },
         ) as db,
     ):
@@ -276,15 +278,20 @@ class Loader:
         db.execute(
             f"""
             CREATE TABLE repartidas AS
-            SELECT e.* EXCLUDE (clase),
-              CASE
-                WHEN e.clase = '{TOMBSTONE}' OR a.clase = '{RUN}' THEN coalesce(a.clase, e.clase)
-                WHEN e.clase = '{RUN}' OR p.id_aviso IS NOT NULL THEN '{ORPHAN}'
-                ELSE coalesce(a.clase, e.clase)
-              END AS clase
+            SELECT e.* EXCLUDE (clase), coalesce(a.clase, e.clase) AS clase,
+              e.clase = '{RUN}' AND a.clase IS DISTINCT FROM '{RUN}' AS suelta
             FROM leidas e
             LEFT JOIN avisos a ON a.particion = e.t1_particion AND a.posicion = e.t1_offset
-            LEFT JOIN planificados p ON p.id_aviso = e.clave
+            """
+        )
+        # A join of its own: two at once would not fit into the memory limit.
+        db.execute(
+            f"""
+            UPDATE repartidas SET clase = '{ORPHAN}'
+            WHERE suelta OR (
+              clase NOT IN ('{RUN}', '{TOMBSTONE}')
+              AND clave IN (SELECT id_aviso FROM planificados)
+            )
             """
         )
         db.execute("DROP TABLE leidas")
