@@ -59,6 +59,9 @@ class CommandLog:
     def open(self) -> list[Command]:
         """Take the log over from any predecessor and return all its commands.
 
+        Nothing can be appended before :meth:`resume`: a command that was read but is not applied
+        yet must not be passed by a new one.
+
         Raises:
             KafkaException: The broker does not answer (a later try may do).
             CommandLogError: The log holds something that is not a command.
@@ -74,8 +77,11 @@ class CommandLog:
                 {**self._config, "on_delivery": self._on_delivery}, self._transactional_id
             )
             self._producer.init_transactions(30)
-            self.healthy = True
         return self._read_all()
+
+    def resume(self) -> None:
+        """Allow :meth:`append`, now that all commands of the log are applied."""
+        self.healthy = True
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         offset = message.offset()

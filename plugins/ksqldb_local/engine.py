@@ -151,8 +151,10 @@ class Engine:
             if self._log.healthy and self.ready.is_set():
                 continue
             try:
+                commands = self._log.open()
                 with self._lock:
-                    self._catch_up(self._log.open())
+                    self._catch_up(commands)
+                    self._log.resume()
                     if not self.ready.is_set():
                         self._make_processing_log()
                 self.ready.set()
@@ -202,9 +204,14 @@ class Engine:
                 continue
             self._replay(command)
             self._note_command(command)
-        for query in self.metastore.queries.values():
+        queries = self.metastore.queries
+        for router in self._routers.values():
+            for gone in set(router.query_ids()) - queries.keys():
+                router.remove(gone)
+        for query in queries.values():
             router = self._router(query.reads.topic)
-            if router.route(query.id) is None:
+            route = router.route(query.id)
+            if route is None or route.query is not query:
                 router.add(self._route(query))
 
     def _replay(self, command: Command) -> None:

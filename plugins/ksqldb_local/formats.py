@@ -24,6 +24,7 @@ from ksqldb_local.types import Column, Schema, SqlType
 Headers = Sequence[tuple[str, Any]] | Mapping[str, Any]
 
 FORMATS = ("KAFKA", "JSON")
+_RANGES = {"INTEGER": range(-(2**31), 2**31), "BIGINT": range(-(2**63), 2**63)}
 _STRUCTS = {"INTEGER": ">i", "BIGINT": ">q", "DOUBLE": ">d"}
 
 
@@ -59,6 +60,13 @@ class SourceReader:
         self._coercions = [
             (c.name, _coercion(c.type), c.type.base == "STRING") for c in self._values
         ]
+        # A record that this engine or a server wrote has just these names, in this order.
+        self._names = tuple(c.name for c in self._values)
+        self._exact_types = tuple(_exact_types(c.type) for c in self._values)
+        self._ranges = tuple(
+            (i, _RANGES[c.type.base]) for i, c in enumerate(self._values) if c.type.base in _RANGES
+        )
+        self._uncoerced: dict[tuple[type, ...], bool] = {}
         self._plain_order = self._order == list(range(len(self._order)))
 
     def read(
@@ -100,6 +108,9 @@ class SourceReader:
                 raise JsonError(f"Expected JSON object, got {_kind(document)}")
         except JsonError as error:
             raise DeserializationError("value", str(error)) from error
+        if tuple(document) == self._names and self._needs_no_coercion(document):
+            row += document.values()
+            return
         upper: dict[str, Any] | None = None
         exact: dict[str, Any] | None = None
         for name, coerce, text in self._coercions:
@@ -125,6 +136,23 @@ class SourceReader:
                 raise DeserializationError(
                     "value", f"Can't convert type. path: $.{name}, value: {value!r}: {error}"
                 ) from error
+
+    def _needs_no_coercion(self, document: dict[str, Any]) -> bool:
+        values = list(document.values())
+        types = tuple(map(type, values))
+        known = self._uncoerced.get(types)
+        if known is None:
+            known = all(t in wanted for t, wanted in zip(types, self._exact_types, strict=True))
+            if len(self._uncoerced) < 10_000:
+                self._uncoerced[types] = known
+        return known and all(
+            values[i] is None or values[i] in allowed for i, allowed in self._ranges
+        )
+
+
+def _exact_types(kind: SqlType) -> frozenset[type]:
+    own = {"STRING": str, "BOOLEAN": bool, "INTEGER": int, "BIGINT": int}.get(kind.base)
+    return frozenset() if own is None else frozenset({own, type(None)})
 
 
 def _kind(document: Any) -> str:

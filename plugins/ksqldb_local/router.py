@@ -176,6 +176,10 @@ class TopicRouter(threading.Thread):
         """Return a query's state, for display."""
         return self._routes.get(query_id)
 
+    def query_ids(self) -> list[str]:
+        """Return the ids of the queries that it runs."""
+        return list(self._routes)
+
     # --- the thread ------------------------------------------------------------------------------
 
     def run(self) -> None:
@@ -413,30 +417,32 @@ class TopicRouter(threading.Thread):
                 log.info("reader of %s: %s", self.topic, error.str())
         if not records:
             return
+        # Fixed for the batch: a query paused meanwhile has written, so its offsets go along.
+        routes = [route for reading in self._readings for route in reading.routes]
         self._delivery_failures.clear()
         self._in_batch = True
         transactional.begin_transaction()
         try:
             handled = self._route_all(transactional, records)
-            for route in self._active():
-                if route.next is None:
-                    continue
-                offsets = [
-                    TopicPartition(self.topic, p, max(o, route.next.get(p, 0)))
-                    for p, o in handled.items()
-                ]
+            for route in routes:
+                after = self._after(route, handled)
+                offsets = [TopicPartition(self.topic, p, o) for p, o in after.items()]
                 transactional.send_offsets_to_transaction(offsets, route.metadata, _COMMIT_S)
             commit(transactional, _COMMIT_S)
         except (KafkaException, _Interrupted) as error:
             self._recover(transactional, error)
             return
         self._in_batch = False
-        self._mended(self._active())
-        for partition, offset in handled.items():
-            self._position[partition] = max(offset, self._position.get(partition, 0))
-            for route in self._active():
-                if route.next is not None:
-                    route.next[partition] = max(offset, route.next.get(partition, 0))
+        self._mended(routes)
+        self._position |= handled
+        for route in routes:
+            route.next = {**(route.next or {}), **self._after(route, handled)}
+
+    @staticmethod
+    def _after(route: Route, handled: Offsets) -> Offsets:
+        """Return where a route stands after a batch; one ahead of the reader stays there."""
+        before = route.next or {}
+        return {p: max(o, before.get(p, 0)) for p, o in handled.items()}
 
     def _recover(self, transactional: Producer, error: Exception) -> None:
         """Abort; a sink that refuses a record stops its own queries, all else the session."""

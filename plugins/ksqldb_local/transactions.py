@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,18 +50,18 @@ def is_fenced(error: KafkaException) -> bool:
 
 
 def commit(transactional: Producer, timeout_s: float) -> None:
-    """Commit, asking again while the outcome is open.
+    """Commit, asking again while the outcome is open and time is left.
 
     Raises:
         KafkaException: It was not committed, or whether it was is not known: the caller has to
-        begin
-            anew with the offsets that the broker holds.
+            begin anew with the offsets that the broker holds.
     """
+    deadline = time.monotonic() + timeout_s
     while True:
         try:
-            transactional.commit_transaction(timeout_s)
+            transactional.commit_transaction(max(1.0, deadline - time.monotonic()))
         except KafkaException as error:
-            if error.args[0].retriable():
+            if error.args[0].retriable() and time.monotonic() < deadline:
                 continue
             raise
         return
