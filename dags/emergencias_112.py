@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from airflow.providers.apache.kafka.assets.kafka import create_asset
-from airflow.sdk import DAG, Param, task
+from airflow.sdk import DAG, Asset, Param, task
 
 from emergencias import model
 from emergencias.params import MAX_ALERTS, MAX_SEED, Format, Profile, Source
@@ -20,7 +21,7 @@ from ksqldb_provider.sensors import KsqlDbReadySensor, KsqlQueriesCaughtUpSensor
 settings = Settings()
 
 
-def topic_asset(topic: str):
+def topic_asset(topic: str) -> Asset:
     """Name a topic by the connection that leads to it, not by an address that changes."""
     return create_asset(server=settings.kafka_conn_id, topic=topic)
 
@@ -135,35 +136,37 @@ with DAG(
         return steps.create_topics(settings)
 
     @task
-    def plan_run(params, dag_run, data_interval_end=None) -> dict[str, object]:
+    def plan_run(
+        params: dict[str, Any], dag_run: Any, data_interval_end: datetime | None = None
+    ) -> dict[str, Any]:
         """Write down what will be sent, once, before anything is sent."""
         return steps.plan_run(
             settings, params=params, dag_run=dag_run, data_interval_end=data_interval_end
         )
 
     @task(outlets=[topic_asset(model.T1)])
-    def produce_alerts(dag_run, ti, outlet_events) -> dict[str, int]:
+    def produce_alerts(dag_run: Any, ti: Any, outlet_events: Any) -> dict[str, int]:
         """Send the planned alerts that T1 lacks, each exactly once."""
         result = steps.produce_alerts(settings, dag_run=dag_run, ti=ti)
         outlet_events[topic_asset(model.T1)].extra = result
         return result
 
     @task(outlets=[topic_asset(model.T2_1)])
-    def enrich_medical_alerts(dag_run, ti, outlet_events) -> dict[str, int]:
+    def enrich_medical_alerts(dag_run: Any, ti: Any, outlet_events: Any) -> dict[str, int]:
         """Give every urgent medical alert an address, exactly once."""
         result = steps.enrich_medical_alerts(settings, dag_run=dag_run, ti=ti)
         outlet_events[topic_asset(model.T2_1)].extra = result
         return result
 
     @task
-    def export_results(dag_run) -> dict[str, object]:
+    def export_results(dag_run: Any) -> dict[str, Any]:
         """Write the run's files."""
         return steps.export_results(settings, dag_run=dag_run)
 
     @task
-    def reconcile(dag_run) -> dict[str, object]:
+    def reconcile(dag_run: Any, ti: Any) -> None:
         """Prove that nothing was lost or doubled."""
-        return steps.reconcile(settings, dag_run=dag_run)
+        steps.reconcile(settings, dag_run=dag_run, ti=ti)
 
     (
         [wait_for_kafka, wait_for_ksqldb]

@@ -34,6 +34,8 @@ _PACKAGES = (
 class ReconciliationError(RuntimeError):
     """A run lost, doubled or misdirected alerts, or its files do not tell all of them."""
 
+    retryable = False
+
 
 class Check(BaseModel):
     """One thing that must hold for a run.

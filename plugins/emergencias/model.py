@@ -55,9 +55,7 @@ def encode_alert(payload: dict[str, Any], id_ejecucion: str) -> bytes:
     ksqlDB's EXTRACTJSONFIELD would pass an explicit null on as the text 'null'.
     """
     known = payload | {"id_ejecucion": id_ejecucion}
-    return orjson.dumps(
-        {name: known[name] for name in ALERT_FIELDS if known.get(name) is not None}
-    )
+    return orjson.dumps({name: known[name] for name in ALERT_FIELDS if known.get(name) is not None})
 
 
 def needs_ambulance(requiere_medico: str | None, cuerpo_necesario: str | None) -> bool:

@@ -216,10 +216,11 @@ def _check_same(plan: Plan, params: RunParams, retention_ms: int, path: UPath) -
         )
     age_ms = int(datetime.now(UTC).timestamp() * 1000) - plan.created_ms
     if age_ms >= retention_ms:
+        age, kept = timedelta(milliseconds=age_ms), timedelta(milliseconds=retention_ms)
         raise PlanConflictError(
-            f"The plan of run {plan.run_id!r} is {timedelta(milliseconds=age_ms).days} days old and "
-            f"{model.T1} keeps records for {timedelta(milliseconds=retention_ms).days}: what was "
-            "sent can no longer be told from what was not. Start a new run."
+            f"The plan of run {plan.run_id!r} is {age.days} days old and {model.T1} keeps records "
+            f"for {kept.days} days: what was sent can no longer be told from what was not. "
+            "Start a new run."
         )
     if plan.input is not None:
         found = sources.sha256(plan.input.path)

@@ -32,6 +32,8 @@ JSON_KEYS = "JSON_KEYS"
 class RoutingSqlError(ValueError):
     """A routing statement cannot be checked; the message names the file and the construct."""
 
+    retryable = False
+
 
 @dataclass(frozen=True)
 class Predicate:

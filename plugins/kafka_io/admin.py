@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 from confluent_kafka import (
@@ -21,6 +22,13 @@ from kafka_io.errors import TopicMissingError
 
 _EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+
+_ELECTING = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+)
+_ELECTION_POLL_S = 0.1
 
 
 @contextmanager
@@ -168,12 +176,26 @@ def _described(name: str, future: Any) -> Any:
 def _list_offsets(
     admin: AdminClient, topics: Iterable[str], spec: OffsetSpec, timeout_s: float
 ) -> Offsets:
-    partitions = _partitions(admin, topics, timeout_s)
-    futures = admin.list_offsets(
-        dict.fromkeys(partitions, spec),
-        isolation_level=IsolationLevel.READ_UNCOMMITTED,
-        request_timeout=timeout_s,
-    )
-    return {
-        (part.topic, part.partition): future.result().offset for part, future in futures.items()
-    }
+    """Ask each partition's leader; where one is just being elected, ask again until the time is up.
+
+    A topic that was created a moment ago, or whose leader moves, answers "not leader" for a while.
+    """
+    deadline = monotonic() + timeout_s
+    pending = {(part.topic, part.partition) for part in _partitions(admin, topics, timeout_s)}
+    offsets: Offsets = {}
+    while pending:
+        futures = admin.list_offsets(
+            {TopicPartition(*part): spec for part in pending},
+            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            request_timeout=max(deadline - monotonic(), 1),
+        )
+        for part, future in futures.items():
+            try:
+                offsets[part.topic, part.partition] = future.result().offset
+            except KafkaException as exc:
+                if exc.args[0].code() not in _ELECTING or monotonic() >= deadline:
+                    raise
+        pending -= offsets.keys()
+        if pending:
+            admin.poll(_ELECTION_POLL_S)
+    return offsets

@@ -1,4 +1,4 @@
-"""The pipeline's steps as Airflow runs them: each finds its run, calls the domain, says what it did.
+"""The pipeline's steps as Airflow runs them: find the run, call the domain, say what was done.
 
 Every step reads the run's plan from its folder and can be killed, retried, cleared or run twice.
 Imports of the domain are inside the steps: this module is imported when the DAG is parsed.
@@ -168,7 +168,9 @@ def export_results(settings: Settings, *, dag_run: DagRunProtocol) -> dict[str, 
     return {file.name: file.rows for file in result.files}
 
 
-def reconcile(settings: Settings, *, dag_run: DagRunProtocol) -> dict[str, Any]:
+def reconcile(
+    settings: Settings, *, dag_run: DagRunProtocol, ti: RuntimeTaskInstanceProtocol
+) -> None:
     """Prove that no alert of the run was lost or doubled, and say what a person must look at.
 
     Raises:
@@ -195,13 +197,9 @@ def reconcile(settings: Settings, *, dag_run: DagRunProtocol) -> dict[str, Any]:
             waiting.ajenos + waiting.otras_ejecuciones,
             model.T4,
         )
+    # Pushed, not returned: the numbers of a red run are wanted most.
+    ti.xcom_push(key="result", value=manifest.summary())
     manifest.raise_if_failed()
-    return {
-        "topics": {count.topic: count.run for count in manifest.topics},
-        "ajenos": {count.topic: count.ajenos for count in manifest.topics if count.ajenos},
-        "review": manifest.review.alerts,
-        "checks": len(manifest.checks),
-    }
 
 
 def _plan(settings: Settings, dag_run: DagRunProtocol) -> Plan:

@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import Producer
 
 from emergencias import model
-from emergencias.intake import IntakeResult, InputChangedError, send_planned_alerts
+from emergencias.intake import InputChangedError, IntakeResult, send_planned_alerts
 from emergencias.plan import Plan, run_folder
 from emergencias.settings import Settings
 

@@ -151,7 +151,11 @@ def test_no_bytes_whatever_escape_the_quarantine(value: bytes) -> None:
     st.dictionaries(
         st.sampled_from(["REQUIERE_MEDICO", "requiere_medico", "LOCALIZACION", "LATITUD", "x"]),
         st.recursive(
-            st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
+            st.none()
+            | st.booleans()
+            | st.integers(-(2**53), 2**53)
+            | st.floats(allow_nan=False)
+            | st.text(),
             lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
             max_leaves=5,
         ),
