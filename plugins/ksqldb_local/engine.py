@@ -699,7 +699,7 @@ class Engine:
         topic = query.reads.topic
         summaries = []
         partitions = self.topics.partitions(topic)
-        committed = self.topics.committed(group, topic)
+        committed = self.topics.committed(group, topic, partitions or [])
         route = self._live_route(query)
         if partitions is not None and committed and route is not None and route.consumed:
             starts = self.topics.offsets(topic, partitions, where="earliest")

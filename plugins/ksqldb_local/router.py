@@ -345,7 +345,7 @@ class TopicRouter(threading.Thread):
     def _load_offsets(self, route: Route) -> None:
         if route.metadata is None:
             route.metadata = group_metadata(self._config, route.group)
-        committed = self._topics.committed(route.group, self.topic)
+        committed = self._topics.committed(route.group, self.topic, self._partitions)
         if not committed:
             # It committed its beginning when it was created: without it, any guess loses or
             # doubles.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
+    Consumer,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -191,16 +191,29 @@ class BrokerTopics:
         )
         return {tp.partition: future.result().offset for tp, future in futures.items()}
 
-    def committed(self, group: str, name: str) -> Offsets:
-        """Return the offsets that a consumer group has committed for the topic's partitions."""
-        future = self.admin.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group)],
-            require_stable=True,
-            request_timeout=self._timeout,
-        )[group]
-        partitions = future.result().topic_partitions or []
-        return {
-            p.partition: p.offset
-            for p in partitions
-            if p.topic == name and p.offset >= 0 and p.error is None
-        }
+    def committed(self, group: str, name: str, partitions: list[int]) -> Offsets:
+        """Return the offsets that a consumer group has committed, of the partitions that have one.
+
+        A transaction that is being completed is waited for. The client is made for the question: an
+        AdminClient does not find a group's coordinator again after the broker was restarted.
+        """
+        if not partitions:
+            return {}
+        consumer = Consumer(
+            {
+                **self._config,
+                "group.id": group,
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+            }
+        )
+        try:
+            answers = consumer.committed(
+                [TopicPartition(name, p) for p in partitions], self._timeout
+            )
+        finally:
+            consumer.close()
+        for answer in answers:
+            if answer.error is not None:
+                raise KafkaException(answer.error)
+        return {a.partition: a.offset for a in answers if a.offset >= 0}
