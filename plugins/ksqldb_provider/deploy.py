@@ -37,6 +37,7 @@ EXACTLY_ONCE_FROM_START: Mapping[str, str] = {
 
 _POLL_S = 0.25
 _RETRY_S = 2.0
+_STUMBLE_S = 10.0
 
 
 class Action(Enum):
@@ -431,12 +432,17 @@ class _Applier:
         return result.command_status.query_id
 
     def _await_running(self, query_id: str, deadline: float) -> None:
+        failing_since: float | None = None
         while True:
             description = self._client.explain(query_id)
             if description.is_running:
                 return
+            now = time.monotonic()
             failure = _failure(description)
-            if failure or time.monotonic() >= deadline or self._stop.wait(_POLL_S):
+            # A query that has just started may stumble once and then run.
+            failing_since = (failing_since or now) if failure else None
+            failed = failing_since is not None and now - failing_since >= _STUMBLE_S
+            if failed or now >= deadline or self._stop.wait(_POLL_S):
                 raise QueryFailedError(
                     failure
                     or f"query {query_id} was not running after {self._timeout_s:.0f} s: state "

@@ -411,11 +411,19 @@ def test_retry_stops_when_it_is_told_to(server):
     assert len(server.executed) == 1
 
 
-def test_query_that_fails_when_it_starts_fails_the_deployment(server):
+def test_query_that_goes_on_failing_when_it_starts_fails_the_deployment(server, monkeypatch):
+    monkeypatch.setattr("ksqldb_provider.deploy._STUMBLE_S", 0.3)
     planned = plan(server, WrittenTopics(), statements(SOURCE, QUERY))
     server.errors["CSAS_Q_1"] = "no rights"
     with pytest.raises(QueryFailedError, match="CSAS_Q_1 has failed: no rights"):
         apply(server, WrittenTopics(), planned)
+
+
+def test_query_that_stumbles_when_it_starts_is_waited_for(server):
+    planned = plan(server, WrittenTopics(), statements(SOURCE, QUERY))
+    server.errors["CSAS_Q_1"] = "a moment, please"
+    threading.Timer(0.4, server.errors.clear).start()
+    assert apply(server, WrittenTopics(), planned)[1].query_id == "CSAS_Q_1"
 
 
 def test_plan_is_shown_as_a_table_with_remedies(server):
