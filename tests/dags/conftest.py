@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,52 +76,86 @@ def connections(bootstrap_servers: str, ksqldb_url: str) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def dags_test(connected_env: dict[str, str]) -> Callable[..., DagRun]:
-    """Run the DAG with `airflow dags test`: each call is a run of its own."""
+    """Run the DAG with the command `airflow dags test`: each call is a run of its own."""
 
-    def run(conf: dict[str, Any] | None = None, *, env: dict[str, str] | None = None) -> DagRun:
-        command = ["airflow", "dags", "test", DAG_ID]
-        if conf is not None:
-            command += ["--conf", json.dumps(conf)]
-        return _execute(command, connected_env | (env or {}))
+    def run(conf: dict[str, Any], *, env: dict[str, str] | None = None) -> DagRun:
+        env = connected_env | (env or {})
+        done = subprocess.run(
+            ["airflow", "dags", "test", DAG_ID, "--conf", json.dumps(conf)],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=170,
+        )
+        return _dag_run(done.returncode, done.stdout, env)
 
     return run
 
 
-RERUN = """
-import json, sys
-from datetime import datetime
-from airflow.dag_processing.dagbag import DagBag
-when, conf, only = datetime.fromisoformat(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
-dag = DagBag(dag_folder=sys.argv[4]).dags["emergencias_112"]
-others = None if only == "all" else f"^(?!{only}$).*"
-run = dag.test(run_after=when, logical_date=when, run_conf=conf, mark_success_pattern=others)
-sys.exit(run.state != "success")
-"""
+class Airflow:
+    """A process in which Airflow stays loaded: what `airflow dags test` does, run after run."""
+
+    def __init__(self, env: dict[str, str]) -> None:
+        self._env = env
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("airflow_process.py"))],
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(
+        self,
+        conf: dict[str, Any] | None = None,
+        *,
+        when: str | None = None,
+        only: str | None = None,
+        env: dict[str, str] | None = None,
+    ) -> DagRun:
+        """Run the DAG: a run of its own, or with `when` the same run as the last time.
+
+        Args:
+            conf: The run's parameters.
+            when: Date from which the run's id is made.
+            only: Run this task alone, the others count as done.
+            env: Environment of this run.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        order = {"conf": conf or {}, "when": when, "only": only, "env": env or {}}
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        log = []
+        for line in self._process.stdout:
+            if line.startswith("@@status "):
+                return _dag_run(int(line.split()[1]), "".join(log), self._env | (env or {}))
+            log.append(line)
+        raise AssertionError("Airflow's process ended:\n" + "".join(log))
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
 
 
 @pytest.fixture(scope="session")
-def same_run(connected_env: dict[str, str]) -> Callable[..., DagRun]:
-    """Run one run id again and again with `dag.test`, as after a clear: wholly, or one task."""
-
-    def run(
-        when: str,
-        conf: dict[str, Any],
-        *,
-        only: str = "all",
-        env: dict[str, str] | None = None,
-    ) -> DagRun:
-        env = connected_env | (env or {})
-        folder = env["AIRFLOW__CORE__DAGS_FOLDER"]
-        return _execute([sys.executable, "-c", RERUN, when, json.dumps(conf), only, folder], env)
-
-    return run
+def airflow(connected_env: dict[str, str]) -> Iterator[Airflow]:
+    process = Airflow(connected_env)
+    yield process
+    process.close()
 
 
-def _execute(command: list[str], env: dict[str, str]) -> DagRun:
-    done = subprocess.run(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=170
-    )
-    planned = re.search(rf"Run local/{DAG_ID}/(\S+) sends", done.stdout)
+@pytest.fixture(scope="session")
+def another_airflow(connected_env: dict[str, str]) -> Iterator[Airflow]:
+    process = Airflow(connected_env)
+    yield process
+    process.close()
+
+
+def _dag_run(status: int, log: str, env: dict[str, str]) -> DagRun:
+    planned = re.search(rf"Run local/{DAG_ID}/(\S+) sends", log)
     run_id = planned[1] if planned else "not planned"
     folder = run_folder(env["EMERGENCIAS_EXPORT_ROOT"], DAG_ID, run_id)
-    return DagRun(done.returncode, done.stdout, Path(folder.path))
+    return DagRun(status, log, Path(folder.path))

@@ -151,15 +151,15 @@ def test_a_fresh_run_is_green_exports_its_alerts_and_shows_one_table(
 
 
 def test_the_same_run_again_whole_and_task_by_task_changes_nothing(
-    same_run: Callable[..., Any], kafka: dict[str, Any]
+    airflow: Any, kafka: dict[str, Any]
 ) -> None:
     when, conf = "2026-01-02T00:00:00+00:00", {"alerts": 60}
-    first = same_run(when, conf)
+    first = airflow.run(conf, when=when)
     assert first.status == 0, first.log
     ends, files = high_watermarks(kafka, TOPICS), digests(first.folder)
 
-    for only in ("all", "produce_alerts", "enrich_medical_alerts", "export_results", "reconcile"):
-        again = same_run(when, conf, only=only)
+    for only in (None, "produce_alerts", "enrich_medical_alerts", "export_results", "reconcile"):
+        again = airflow.run(conf, when=when, only=only)
         assert again.status == 0, again.log
         assert high_watermarks(kafka, TOPICS) == ends
         assert digests(first.folder) == files
@@ -167,7 +167,7 @@ def test_the_same_run_again_whole_and_task_by_task_changes_nothing(
 
 @pytest.mark.parametrize("kind", ["json", "csv"])
 def test_a_file_in_the_originals_shape_arrives_whole_and_every_urgent_medical_alert_with_it(
-    dags_test: Callable[..., Any], tmp_path: Path, kind: str
+    airflow: Any, tmp_path: Path, kind: str
 ) -> None:
     rows = original_shaped(120)
     rows[3]["localizacion"] = "Ciudad"  # the original's truncated name: no such place
@@ -180,7 +180,7 @@ def test_a_file_in_the_originals_shape_arrives_whole_and_every_urgent_medical_al
             writer.writeheader()
             writer.writerows(rows)
 
-    run = dags_test({"source": "file", "input_path": str(file)})
+    run = airflow.run({"source": "file", "input_path": str(file)})
 
     assert run.status == 0, run.log
     exported = json.loads((run.folder / "TOTAL_AVISOS_SANITARIOS_112.json").read_text())
@@ -197,7 +197,7 @@ def test_a_file_in_the_originals_shape_arrives_whole_and_every_urgent_medical_al
 
 
 def test_garbage_by_another_client_during_a_run_is_routed_once_and_the_run_stays_green(
-    dags_test: Callable[..., Any], kafka: dict[str, Any], connected_env: dict[str, str]
+    airflow: Any, kafka: dict[str, Any]
 ) -> None:
     recorded = json.loads(
         (PROJECT_ROOT / "tests/contract/recordings/100-data-in-out.json").read_text()
@@ -209,7 +209,7 @@ def test_garbage_by_another_client_during_a_run_is_routed_once_and_the_run_stays
     values: list[bytes | None] = [value for value, _, _ in ODD] + more + [None]
     with ThreadPoolExecutor(1) as pool:
         before = high_watermarks(kafka, [model.T1])
-        running = pool.submit(dags_test, {"alerts": 60, "rate_per_second": 20})
+        running = pool.submit(airflow.run, {"alerts": 60, "rate_per_second": 20})
         while high_watermarks(kafka, [model.T1]) == before and not running.done():
             Event().wait(0.1)
         middle = high_watermarks(kafka, [model.T1])
@@ -249,9 +249,12 @@ def test_garbage_by_another_client_during_a_run_is_routed_once_and_the_run_stays
     assert run_counts(run.manifest)[model.T1] == 60
 
 
-def test_two_runs_at_the_same_time_mix_nothing(dags_test: Callable[..., Any]) -> None:
+def test_two_runs_at_the_same_time_mix_nothing(airflow: Any, another_airflow: Any) -> None:
     with ThreadPoolExecutor(2) as pool:
-        one, other = pool.map(dags_test, [{"alerts": 80, "rate_per_second": 20}] * 2)
+        one, other = pool.map(
+            lambda process: process.run({"alerts": 80, "rate_per_second": 20}),
+            [airflow, another_airflow],
+        )
 
     assert (one.status, other.status) == (0, 0), one.log + other.log
     ids = []
@@ -265,18 +268,45 @@ def test_two_runs_at_the_same_time_mix_nothing(dags_test: Callable[..., Any]) ->
 
 
 def test_a_red_reconciliation_stays_red_whatever_follows_it(
-    same_run: Callable[..., Any], kafka: dict[str, Any], tmp_path: Path
+    airflow: Any, kafka: dict[str, Any], tmp_path: Path
 ) -> None:
     when, conf = "2026-01-09T00:00:00+00:00", {"alerts": 40, "seed": 3}
-    first = same_run(when, conf)
+    first = airflow.run(conf, when=when)
     assert first.status == 0, first.log
     told_twice = _copy_one_medical_record(kafka, first.folder)
+
+    red = airflow.run(conf, when=when, env=_with_a_report_after_reconcile(tmp_path))
+
+    assert red.status == 1
+    assert "REPORT PUBLISHED" in red.log
+    assert "ReconciliationError" in red.log
+    assert told_twice in red.log
+    assert model.T2_1 in red.log
+    assert red.manifest["ok"] is False
+
+
+def test_the_command_exits_with_1_when_a_run_is_red(
+    dags_test: Callable[..., Any], tmp_path: Path
+) -> None:
+    env = _with_a_report_after_reconcile(tmp_path, "raise RuntimeError('planted')")
+
+    red = dags_test({"alerts": 3}, env=env)
+
+    assert red.status == 1
+    assert "REPORT PUBLISHED" in red.log
+
+
+def _with_a_report_after_reconcile(tmp_path: Path, breach: str = "") -> dict[str, str]:
+    """Make a copy of the DAG with a teardown after reconcile and, if wanted, a breach in it."""
     dags = tmp_path / "dags"
     dags.mkdir()
-    original = PROJECT_ROOT / "dags/emergencias_112.py"
+    original = (PROJECT_ROOT / "dags/emergencias_112.py").read_text()
+    if breach:
+        original = original.replace("steps.reconcile(settings, dag_run=dag_run, ti=ti)", breach)
+        assert breach in original
     (dags / "emergencias_112.md").write_text("What it does")
     (dags / "emergencias_112.py").write_text(
-        original.read_text()
+        original
         + textwrap.dedent(
             """
             with dag:
@@ -288,14 +318,7 @@ def test_a_red_reconciliation_stays_red_whatever_follows_it(
             """
         )
     )
-
-    red = same_run(when, conf, env={"AIRFLOW__CORE__DAGS_FOLDER": str(dags)})
-
-    assert red.status == 1
-    assert "REPORT PUBLISHED" in red.log
-    assert "ReconciliationError" in red.log
-    assert told_twice in red.log
-    assert model.T2_1 in red.log
+    return {"AIRFLOW__CORE__DAGS_FOLDER": str(dags)}
 
 
 def _copy_one_medical_record(kafka: dict[str, Any], folder: Path) -> str:
@@ -323,13 +346,13 @@ def _copy_one_medical_record(kafka: dict[str, Any], folder: Path) -> str:
 
 @pytest.mark.parametrize("down", ["kafka", "ksqldb"])
 def test_with_a_server_down_the_wait_fails_in_time_naming_address_and_next_step(
-    dags_test: Callable[..., Any], down: str
+    airflow: Any, down: str
 ) -> None:
     nobody = {
         "kafka": {"conn_type": "kafka", "extra": {"bootstrap.servers": "127.0.0.1:9"}},
         "ksqldb": {"conn_type": "ksqldb", "host": "127.0.0.1", "port": 9},
     }
-    run = dags_test(
+    run = airflow.run(
         env={
             f"AIRFLOW_CONN_{down.upper()}_DEFAULT": json.dumps(nobody[down]),
             "EMERGENCIAS_WAIT_TIMEOUT_S": "4",
@@ -355,7 +378,7 @@ def test_with_a_server_down_the_wait_fails_in_time_naming_address_and_next_step(
     ids=lambda value: json.dumps(value)[:40] if isinstance(value, dict) else "",
 )
 def test_a_bad_parameter_or_file_is_refused_before_anything_is_sent(
-    dags_test: Callable[..., Any],
+    airflow: Any,
     kafka: dict[str, Any],
     tmp_path: Path,
     conf: dict[str, Any],
@@ -369,7 +392,7 @@ def test_a_bad_parameter_or_file_is_refused_before_anything_is_sent(
     }
     before = high_watermarks(kafka, [model.T1])
 
-    run = dags_test(conf)
+    run = airflow.run(conf)
 
     assert run.status != 0
     for part in said:
