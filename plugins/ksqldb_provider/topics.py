@@ -57,14 +57,16 @@ class KafkaTopics:
 
     def _ends(self, topics: Sequence[str]) -> Offsets:
         """Ask again for a moment: the leader of a new topic may not know yet that it leads it."""
-        from kafka_io import BrokerUnavailableError, high_watermarks
+        from kafka_io import KafkaIoError, TopicMissingError, high_watermarks
 
         deadline = time.monotonic() + _NEW_TOPIC_S
         pause = threading.Event()
         while True:
             try:
                 return high_watermarks(self._config, topics)
-            except BrokerUnavailableError:
+            except TopicMissingError:
+                raise
+            except KafkaIoError:
                 if time.monotonic() >= deadline:
                     raise
             pause.wait(_POLL_S)
