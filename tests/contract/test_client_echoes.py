@@ -62,7 +62,10 @@ def test_a_changed_filter_shows_in_the_filter_alone():
 
 def test_another_sink_topic_shows_in_the_topic():
     sent = {name: statement for name, statement, _ in EXCHANGES}
-    one, other = definition(sent["401-csas-earliest"]), definition(sent["402-csas-earliest-short-name"])
+    one, other = (
+        definition(sent["401-csas-earliest"]),
+        definition(sent["402-csas-earliest-short-name"]),
+    )
     assert one.topic != other.topic
     assert one == replace(other, name=one.name, properties=one.properties)
 
