@@ -15,7 +15,7 @@ from typing import Any
 
 from confluent_kafka import KafkaException
 
-from ksqldb_local import entities
+from ksqldb_local import entities, insert_values
 from ksqldb_local.command_log import Command, CommandLog, CommandLogError
 from ksqldb_local.errors import (
     NOT_FOUND,
@@ -29,7 +29,14 @@ from ksqldb_local.errors import (
 )
 from ksqldb_local.metastore import Metastore, PersistentQuery
 from ksqldb_local.parser import parse
-from ksqldb_local.planner import Creation, Existing, create_as_select, create_source, drop_source
+from ksqldb_local.planner import (
+    Creation,
+    Existing,
+    create_as_select,
+    create_source,
+    drop_source,
+    insert_into,
+)
 from ksqldb_local.properties import check, offset_reset
 from ksqldb_local.router import Route, TopicRouter
 from ksqldb_local.statements import (
@@ -39,6 +46,8 @@ from ksqldb_local.statements import (
     Describe,
     DropSource,
     Explain,
+    InsertInto,
+    InsertValues,
     Print,
     Query,
     QueryCommand,
@@ -49,6 +58,7 @@ from ksqldb_local.statements import (
 )
 from ksqldb_local.topics import BrokerTopics, SandboxTopics, TopicInfo, Topics
 from ksqldb_local.transactions import is_fenced
+from ksqldb_local.transient import TransientQueries
 from ksqldb_local.types import quoted
 
 log = logging.getLogger(__name__)
@@ -125,6 +135,7 @@ class Engine:
         self._routers: dict[str, TopicRouter] = {}
         self._stop = threading.Event()
         self.ready = threading.Event()
+        self.transient = TransientQueries(self._config, self.topics, lambda: self.metastore)
         self.processing_log_topic = f"{settings.service_id}ksql_processing_log"
 
     # --- life ------------------------------------------------------------------------------------
@@ -136,6 +147,7 @@ class Engine:
     def stop(self) -> None:
         """End the routers after the transactions in hand."""
         self._stop.set()
+        self.transient.close_all()
         with self._lock:
             routers = list(self._routers.values())
         for router in routers:
@@ -219,14 +231,13 @@ class Engine:
         store = self.metastore
         statement = parse(command.statement)[0]
         status: dict[str, Any] = {"status": "SUCCESS", "message": "", "queryId": None}
-        if isinstance(statement, CreateSource | CreateAsSelect):
-            topics = _ReplayTopics(statement)
-            plan = (
-                create_source(statement, store, topics)
-                if isinstance(statement, CreateSource)
-                else create_as_select(
-                    statement, store, topics, command.properties, command.query_id or ""
-                )
+        if isinstance(statement, CreateSource | CreateAsSelect | InsertInto):
+            plan = _plan(
+                statement,
+                store,
+                _ReplayTopics(statement),
+                command.properties,
+                command.query_id or "",
             )
             if isinstance(plan, Creation):
                 self._remember(store, plan)
@@ -334,8 +345,13 @@ class Engine:
             ) from error
 
     def _dispatch(self, statement: Statement, session: Session) -> dict[str, Any] | None:
-        if isinstance(statement, CreateSource | CreateAsSelect):
+        if isinstance(statement, CreateSource | CreateAsSelect | InsertInto):
             return self._create(statement, session)
+        if isinstance(statement, InsertValues):
+            insertion = insert_values.plan(statement, session.metastore)
+            if session.real:
+                insert_values.write(self._config, insertion, statement)
+            return None
         if isinstance(statement, DropSource):
             return self._drop(statement, session)
         if isinstance(statement, QueryCommand):
@@ -389,16 +405,11 @@ class Engine:
     # --- statements that change something ---------------------------------------------------------
 
     def _create(
-        self, statement: CreateSource | CreateAsSelect, session: Session
+        self, statement: CreateSource | CreateAsSelect | InsertInto, session: Session
     ) -> dict[str, Any] | None:
-        query_id = f"CSAS_{statement.name}_{self._last_definition + 1}"
-        plan = (
-            create_source(statement, session.metastore, session.topics)
-            if isinstance(statement, CreateSource)
-            else create_as_select(
-                statement, session.metastore, session.topics, session.properties, query_id
-            )
-        )
+        prefix = "INSERTQUERY" if isinstance(statement, InsertInto) else f"CSAS_{statement.name}"
+        query_id = f"{prefix}_{self._last_definition + 1}"
+        plan = _plan(statement, session.metastore, session.topics, session.properties, query_id)
         if isinstance(plan, Existing):
             return {
                 "@type": "warning_entity",
@@ -607,7 +618,10 @@ class Engine:
                 }
             return {
                 "@type": "queries",
-                "queries": [entities.running_query(q) for q in store.queries.values()],
+                "queries": [
+                    *(entities.running_query(q) for q in store.queries.values()),
+                    *(entities.push_query(q.id, q.text) for q in self.transient.pushing()),
+                ],
             }
         if statement.what == "TOPICS":
             hidden = ("_confluent", "__consumer_offsets", "__transaction_state", "__share")
@@ -818,6 +832,20 @@ _QUERY_MESSAGES = {
 }
 
 
+def _plan(
+    statement: CreateSource | CreateAsSelect | InsertInto,
+    store: Metastore,
+    topics: Topics,
+    properties: Mapping[str, Any],
+    query_id: str,
+) -> Creation | Existing:
+    if isinstance(statement, CreateSource):
+        return create_source(statement, store, topics)
+    if isinstance(statement, CreateAsSelect):
+        return create_as_select(statement, store, topics, properties, query_id)
+    return insert_into(statement, store, properties, query_id)
+
+
 def _apply_query_command(action: str, query: PersistentQuery, store: Metastore) -> None:
     if action == "TERMINATE":
         del store.queries[query.id]
@@ -849,7 +877,7 @@ def _substitute(text: str, variables: Mapping[str, str]) -> str:
 class _ReplayTopics:
     """The topics as a replayed statement left them: exactly what its canonical text says."""
 
-    def __init__(self, statement: CreateSource | CreateAsSelect) -> None:
+    def __init__(self, statement: CreateSource | CreateAsSelect | InsertInto) -> None:
         def number(name: str, default: int) -> int:
             return int(statement.properties.get(name, default))
 

@@ -34,6 +34,19 @@ def running_query(query: PersistentQuery) -> dict[str, Any]:
     }
 
 
+def push_query(query_id: str, text: str) -> dict[str, Any]:
+    """Return an open push query as SHOW QUERIES lists it."""
+    return {
+        "queryString": text,
+        "sinks": [],
+        "sinkKafkaTopics": [],
+        "id": query_id,
+        "statusCount": {"RUNNING": 1},
+        "queryType": "PUSH",
+        "state": "RUNNING",
+    }
+
+
 def current_status(
     text: str, command_id: str, status: dict[str, Any], sequence_number: int
 ) -> dict[str, Any]:

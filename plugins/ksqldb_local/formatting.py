@@ -7,8 +7,15 @@ from collections.abc import Mapping
 from sqlglot import exp
 
 from ksqldb_local.errors import UnsupportedError
-from ksqldb_local.statements import CreateAsSelect, CreateSource, Properties, Select
-from ksqldb_local.types import PRIMITIVES, PSEUDO_COLUMNS, Schema, identifier
+from ksqldb_local.statements import (
+    CreateAsSelect,
+    CreateSource,
+    InsertInto,
+    InsertValues,
+    Properties,
+    Select,
+)
+from ksqldb_local.types import PRIMITIVES, PSEUDO_COLUMNS, Schema, identifier, quoted
 
 OPERATORS: Mapping[type[exp.Expression], str] = {
     exp.EQ: "=",
@@ -183,3 +190,17 @@ def as_select_text(statement: CreateAsSelect, properties: Properties, schema: Sc
         if_not_exists=statement.if_not_exists,
     )
     return f"{head}{_with(properties)} AS {select_text(statement.select, schema)};"
+
+
+def insert_text(statement: InsertInto, schema: Schema | None) -> str:
+    """Return INSERT INTO ... SELECT."""
+    head = f"INSERT INTO {identifier(statement.name)}{_with(statement.properties)}"
+    return f"{head} {select_text(statement.select, schema)};"
+
+
+def masked_insert_text(statement: InsertValues) -> str:
+    """Return INSERT INTO ... VALUES without its values, which must not get into logs."""
+    columns = ", ".join(map(quoted, statement.columns))
+    values = ", ".join("'[value]'" for _ in statement.values)
+    head = "INSERT INTO " + quoted(statement.name) + (f" ({columns})" if columns else "")
+    return f"{head} VALUES ({values});"

@@ -27,7 +27,7 @@ class Stream:
 
 @dataclass(slots=True)
 class PersistentQuery:
-    """A running CREATE STREAM AS SELECT."""
+    """A running CREATE STREAM AS SELECT, or INSERT INTO (``inserts``)."""
 
     id: str
     text: str
@@ -37,6 +37,7 @@ class PersistentQuery:
     sink_topic: str
     sink_schema: Schema
     overrides: Mapping[str, Any]
+    inserts: bool = False
     paused: bool = False
     losses: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=10))
     failure: dict[str, Any] | None = None

@@ -18,6 +18,8 @@ from ksqldb_local.statements import (
     Describe,
     DropSource,
     Explain,
+    InsertInto,
+    InsertValues,
     Print,
     Query,
     QueryCommand,
@@ -228,7 +230,7 @@ class _Reader:
             "DEFINE": self._define,
             "UNDEFINE": self._define,
             "PRINT": self._print,
-            "INSERT": self._unsupported,
+            "INSERT": self._insert,
             "ALTER": self._unsupported,
             "ASSERT": self._unsupported,
         }.get(first.text.upper() if first.token_type is not TokenType.STRING else "")
@@ -280,6 +282,25 @@ class _Reader:
             or_replace=or_replace,
             if_not_exists=if_not_exists,
         )
+
+    def _insert(self) -> Statement:
+        self._expect("INSERT", "INTO")
+        name = self._name()
+        columns: tuple[str, ...] = ()
+        if self._accept("("):
+            columns = (self._name(),)
+            while self._accept(","):
+                columns += (self._name(),)
+            self._expect(")")
+        elif self._is("WITH") or self._is("SELECT"):
+            properties = self._with() if self._accept("WITH") else {}
+            return InsertInto(self._text, name, properties, self._select())
+        self._expect("VALUES", "(")
+        values = [self._expression()]
+        while self._accept(","):
+            values.append(self._expression())
+        self._expect(")")
+        return InsertValues(self._text, name, columns, tuple(values))
 
     def _columns(self) -> Schema:
         self._expect("(")
@@ -477,6 +498,8 @@ class _Reader:
             if token.token_type in _OPENING:
                 depth += 1
             elif token.token_type in _CLOSING:
+                if depth == 0:
+                    return index
                 depth -= 1
             elif depth == 0 and (
                 token.token_type in (TokenType.COMMA, TokenType.SEMICOLON)

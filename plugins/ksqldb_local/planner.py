@@ -16,10 +16,16 @@ from ksqldb_local.errors import (
     UnsupportedError,
 )
 from ksqldb_local.formats import FORMATS, SourceReader, kafka_writer, value_writer
-from ksqldb_local.formatting import as_select_text, source_text
+from ksqldb_local.formatting import as_select_text, insert_text, source_text
 from ksqldb_local.metastore import Metastore, PersistentQuery, Stream
 from ksqldb_local.program import resolve
-from ksqldb_local.statements import CreateAsSelect, CreateSource, DropSource, Properties
+from ksqldb_local.statements import (
+    CreateAsSelect,
+    CreateSource,
+    DropSource,
+    InsertInto,
+    Properties,
+)
 from ksqldb_local.topics import TopicInfo, Topics
 from ksqldb_local.types import Schema, identifier, quoted
 
@@ -256,8 +262,16 @@ def create_as_select(
     text = as_select_text(statement, properties, source.schema)
     value_format = _format(given, "VALUE_FORMAT", source.value_format) or source.value_format
     key_format = _format(given, "KEY_FORMAT", source.key_format) or source.key_format
-    running = next(iter(metastore.writers(statement.name)), None)
+    writers = metastore.writers(statement.name)
+    running = next(iter(writers), None)
     try:
+        if statement.or_replace and len(writers) > 1:
+            listed = ", ".join(q.id for q in writers)
+            raise StatementError(
+                f"REPLACE for sink {quoted(statement.name)} is not supported because there are "
+                f"multiple queries writing into it: [{listed}]. TERMINATE the INSERT INTO queries "
+                "first."
+            )
         _check_format(value_format, topic, text)
         _check_format(key_format, topic, text)
         schema = _sink_schema(statement, source, value_format)
@@ -295,6 +309,66 @@ def create_as_select(
     return Creation(text, stream, wanted if found is None else None, query, running)
 
 
+def insert_into(
+    statement: InsertInto, metastore: Metastore, overrides: Mapping[str, Any], query_id: str
+) -> Creation:
+    """Plan INSERT INTO ... SELECT: a further query that writes an existing stream.
+
+    Args:
+        statement: The statement.
+        metastore: What exists.
+        overrides: The request's properties.
+        query_id: Id for the query, unless the statement gives one.
+
+    Raises:
+        KsqlError: As a ksqlDB server refuses it.
+    """
+    select = statement.select
+    source = metastore.streams.get(select.source)
+    if source is None:
+        raise StatementError(
+            f"Exception while preparing statement: {select.source} does not exist."
+        )
+    sink = metastore.streams.get(statement.name)
+    if sink is None:
+        raise StatementError(
+            f"Exception while preparing statement: {statement.name} does not exist."
+        )
+    if select.limit is not None:
+        raise UnsupportedError("LIMIT in INSERT INTO")
+    unknown = sorted(set(statement.properties) - {"QUERY_ID"})
+    if unknown:
+        raise StatementError(f"Invalid config variable(s) in the WITH clause: {', '.join(unknown)}")
+    given = str(statement.properties.get("QUERY_ID", query_id)).upper()
+    if "QUERY_ID" in statement.properties:
+        if not _NAME.match(given) or given.startswith(("CSAS_", "CTAS_", "INSERTQUERY_", "CST_")):
+            raise StatementError(
+                f"Query IDs must not start with a reserved prefix and may only contain "
+                f"alphanumeric characters, '_' and '-'. Got: '{given}'"
+            )
+        if given in metastore.queries:
+            raise StatementError(f"Query ID '{given}' already exists.")
+    schema = _sink_schema(statement, source, sink.value_format)
+    if schema != sink.schema:
+        raise StatementError(
+            "Incompatible schema between results and sink.\n"
+            f"Result schema is {schema.text()}\nSink schema is {sink.schema.text()}"
+        )
+    text = insert_text(statement, source.schema)
+    query = PersistentQuery(
+        id=given,
+        text=text,
+        select=select,
+        reads=source,
+        sink=sink.name,
+        sink_topic=sink.topic,
+        sink_schema=schema,
+        overrides=dict(overrides),
+        inserts=True,
+    )
+    return Creation(text, sink, None, query)
+
+
 def _check_replace(statement: CreateAsSelect, running: PersistentQuery | None) -> None:
     if running is not None and running.source != statement.select.source:
         raise StatementError(
@@ -305,7 +379,9 @@ def _check_replace(statement: CreateAsSelect, running: PersistentQuery | None) -
         )
 
 
-def _sink_schema(statement: CreateAsSelect, source: Stream, value_format: str) -> Schema:
+def _sink_schema(
+    statement: CreateAsSelect | InsertInto, source: Stream, value_format: str
+) -> Schema:
     try:
         schema = resolve(
             statement.select, source, persistent=True, sink=identifier(statement.name)
@@ -378,6 +454,15 @@ def drop_source(statement: DropSource, metastore: Metastore) -> Stream | None:
                 error_code=SERVER_ERROR,
                 statement=statement.text,
             )
+    reading = sorted(q.id for q in metastore.readers(stream.name) if q.inserts)
+    writing = sorted(q.id for q in metastore.writers(stream.name) if q.inserts)
+    if reading or writing:
+        raise StatementError(
+            f"Cannot drop {stream.name}.\n"
+            f"The following queries read from this source: [{', '.join(reading)}].\n"
+            f"The following queries write into this source: [{', '.join(writing)}].\n"
+            f"You need to terminate them before dropping {stream.name}."
+        )
     readers = metastore.dependants(stream.name)
     if readers:
         raise StatementError(

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import unquote
 
 import orjson
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ksqldb_local.engine import Engine
 from ksqldb_local.errors import HTTP2_ONLY, NOT_READY, SERVER_ERROR, GenericError, KsqlError
+from ksqldb_local.query_format import FORMATS, RowFormat
+from ksqldb_local.transient import TransientQuery
 
 _KSQL = "application/vnd.ksql.v1+json"
 _JSON_TYPES = (_KSQL, "application/json", "*/*", "application/*")
@@ -58,8 +60,73 @@ def _object(body: dict[str, Any], name: str) -> dict[str, Any]:
     return value
 
 
+def _row_format(request: Request) -> type[RowFormat] | None:
+    accept = request.headers.get("accept") or "*/*"
+    kinds = [part.split(";")[0].strip() for part in accept.split(",")]
+    return next((FORMATS[k] for k in kinds if k in FORMATS), None)
+
+
+class _Readiness:
+    """Answers 503 to everything until the engine has restored."""
+
+    def __init__(self, app: ASGIApp, engine: Engine) -> None:
+        self._app = app
+        self._engine = engine
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app: ASGIApp = self._app
+        if scope["type"] == "http" and not self._engine.ready.is_set():
+            app = _error(
+                GenericError(
+                    "KSQL is not yet ready to serve requests.", status=503, error_code=NOT_READY
+                )
+            )
+        await app(scope, receive, send)
+
+
 def application(engine: Engine) -> Starlette:
     """Return the ASGI application for an engine."""
+
+    async def query_stream(request: Request) -> Response:
+        return await _query(request, "sql", "properties")
+
+    async def query(request: Request) -> Response:
+        return await _query(request, "ksql", "streamsProperties")
+
+    async def _query(request: Request, sql: str, properties: str) -> Response:
+        format_of = _row_format(request)
+        if format_of is None:
+            return _json([], 406)
+        body = await _body(request)
+        text = body.get(sql)
+        if not isinstance(text, str):
+            raise GenericError(
+                f"Invalid JSON in request: Missing required creator property '{sql}'"
+            )
+        started = await run_in_threadpool(engine.transient.start, text, _object(body, properties))
+        rows = format_of(started)
+        return StreamingResponse(_answer(started, rows), media_type=rows.media_type)
+
+    async def _answer(started: TransientQuery, rows: RowFormat) -> AsyncIterator[bytes]:
+        batches = started.batches()
+        try:
+            yield rows.head()
+            while (batch := await run_in_threadpool(next, batches, None)) is not None:
+                if batch:
+                    yield rows.body(batch)
+            yield rows.tail()
+        finally:
+            batches.close()
+            engine.transient.finish(started)
+
+    async def close_query(request: Request) -> Response:
+        query_id = (await _body(request)).get("queryId")
+        if not isinstance(query_id, str):
+            raise GenericError(
+                "Invalid JSON in request: Missing required creator property 'queryId'"
+            )
+        engine.transient.close(query_id)
+        return Response(status_code=200)
 
     async def ksql(request: Request) -> Response:
         if not _accepts_json(request):
@@ -136,22 +203,14 @@ def application(engine: Engine) -> Starlette:
     async def not_allowed(request: Request, error: Exception) -> Response:
         return _json([], 405)
 
-    async def readiness(
-        request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        if not engine.ready.is_set():
-            return _error(
-                GenericError(
-                    "KSQL is not yet ready to serve requests.", status=503, error_code=NOT_READY
-                )
-            )
-        return await call_next(request)
-
     app = Starlette(
         routes=[
             Route("/", root),
             Route("/ksql", ksql, methods=["POST"]),
             Route("/ksql/", ksql, methods=["POST"]),
+            Route("/query-stream", query_stream, methods=["POST"]),
+            Route("/query", query, methods=["POST"]),
+            Route("/close-query", close_query, methods=["POST"]),
             Route("/info", info),
             Route("/healthcheck", health),
             Route("/status", statuses),
@@ -165,5 +224,5 @@ def application(engine: Engine) -> Starlette:
         ],
         exception_handlers={KsqlError: on_error, 404: not_found, 405: not_allowed},
     )
-    app.add_middleware(BaseHTTPMiddleware, dispatch=readiness)
+    app.add_middleware(_Readiness, engine=engine)
     return app

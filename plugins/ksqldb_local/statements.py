@@ -66,6 +66,24 @@ class CreateAsSelect(Statement):
 
 
 @dataclass(frozen=True, slots=True)
+class InsertInto(Statement):
+    """INSERT INTO ... SELECT."""
+
+    name: str
+    properties: Properties
+    select: Select
+
+
+@dataclass(frozen=True, slots=True)
+class InsertValues(Statement):
+    """INSERT INTO ... VALUES; ``columns`` empty are all of the stream's."""
+
+    name: str
+    columns: tuple[str, ...]
+    values: tuple[exp.Expression, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Query(Statement):
     """A SELECT of its own (push or pull query)."""
 
