@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseHook
 
 if TYPE_CHECKING:
-    from airflow.sdk import Connection
-
     from ksqldb_provider.client import KsqlDbClient
-
-DEFAULT_PORT = 8088
 
 
 class KsqlDbHook(BaseHook):
@@ -19,7 +15,8 @@ class KsqlDbHook(BaseHook):
 
     The connection's host may be one name or several separated by commas, each with a port of its
     own if it likes (`a,b:8089`); schema is `http` (default) or `https`; login and password are
-    sent as HTTP basic authentication. Extra: `connect_timeout_s`, `read_timeout_s`.
+    sent as HTTP basic authentication (also an API key and its secret). Extra: `verify`, `ca_file`,
+    `client_cert`, `client_key`, `connect_timeout_s`, `read_timeout_s`, `browser_url`.
 
     Args:
         ksqldb_conn_id: Airflow connection.
@@ -41,15 +38,15 @@ class KsqlDbHook(BaseHook):
             airflow.exceptions.AirflowNotFoundException: There is no such connection.
             ValueError: The connection says something that cannot be used.
         """
-        from ksqldb_provider.client import KsqlDbClient
+        from ksqldb_provider.connection import client_of
 
-        connection = self.get_connection(self.ksqldb_conn_id)
-        return KsqlDbClient(
-            _addresses(connection),
-            auth=(connection.login, connection.password or "") if connection.login else None,
-            connect_timeout_s=_seconds(connection, "connect_timeout_s", default=5.0),
-            read_timeout_s=_seconds(connection, "read_timeout_s", default=40.0),
-        )
+        return client_of(self.get_connection(self.ksqldb_conn_id))
+
+    def browser_url(self, client: KsqlDbClient) -> str:
+        """Return where a browser finds the server that a client talks to."""
+        from ksqldb_provider.connection import browser_url
+
+        return browser_url(self.get_connection(self.ksqldb_conn_id), client.address)
 
     def get_conn(self) -> KsqlDbClient:
         """Return a client, as `get_client`."""
@@ -86,36 +83,3 @@ def kafka_config(kafka_conn_id: str) -> dict[str, Any]:
         kafka_config_id=kafka_conn_id
     ).get_conn
     return settings
-
-
-def _addresses(connection: Connection) -> list[str]:
-    scheme = connection.schema or "http"
-    if scheme not in ("http", "https"):
-        raise ValueError(
-            f"connection {connection.conn_id!r}: scheme {scheme!r} is neither http nor https"
-        )
-    hosts = [host.strip() for host in (connection.host or "").split(",") if host.strip()]
-    if not hosts:
-        raise ValueError(f"connection {connection.conn_id!r} has no host: give that of ksqlDB")
-    port = connection.port or DEFAULT_PORT
-    return [f"{scheme}://{host if _has_port(host) else f'{host}:{port}'}" for host in hosts]
-
-
-def _has_port(host: str) -> bool:
-    """Tell `a:8088` and `[::1]:8088` from `a` and `[::1]`."""
-    return host.rpartition(":")[2].isdigit() and not host.endswith("]")
-
-
-def _seconds(connection: Connection, name: str, *, default: float) -> float:
-    value = connection.extra_dejson.get(name)
-    if value in (None, ""):
-        return default
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        seconds = 0.0
-    if not seconds > 0:
-        raise ValueError(
-            f"connection {connection.conn_id!r}: {name} is {value!r}, not a number above 0"
-        )
-    return seconds

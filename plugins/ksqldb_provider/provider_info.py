@@ -10,7 +10,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "emergencias-112",
         "name": "ksqlDB",
-        "description": "Deploys stream SQL to ksqlDB and waits for its queries.",
+        "description": "Deploys, executes and queries stream SQL, and waits for its queries.",
         "integrations": [
             {
                 "integration-name": "ksqlDB",
@@ -26,6 +26,7 @@ def get_provider_info() -> dict[str, Any]:
         "triggers": [
             {"integration-name": "ksqlDB", "python-modules": ["ksqldb_provider.triggers"]}
         ],
+        "extra-links": ["ksqldb_provider.links.KsqlDbLink"],
         "connection-types": [
             {
                 "connection-type": "ksqldb",
@@ -42,6 +43,18 @@ def get_provider_info() -> dict[str, Any]:
                     "placeholders": {"schema": "http", "host": "localhost", "port": "8088"},
                 },
                 "conn-fields": {
+                    "verify": {
+                        "label": "Verify the certificate",
+                        "schema": {"type": ["boolean", "null"], "default": True},
+                        "description": "With https: off only for a server of your own.",
+                    },
+                    "ca_file": _file("CA certificate", "PEM file of who signed the server's."),
+                    "client_cert": _file(
+                        "Client certificate", "PEM file, where the server asks for one (mTLS)."
+                    ),
+                    "client_key": _file(
+                        "Client key", "PEM file, if not within the client certificate's."
+                    ),
                     "connect_timeout_s": {
                         "label": "Connect time-out (s)",
                         "schema": {"type": ["number", "null"], "default": 5},
@@ -53,7 +66,21 @@ def get_provider_info() -> dict[str, Any]:
                         "description": "Longest wait for an answer; a server needs up to 30 s for "
                         "a health check when Kafka is away.",
                     },
+                    "browser_url": {
+                        "label": "Address for browsers",
+                        "schema": {"type": ["string", "null"], "format": "url"},
+                        "description": "Where links of tasks lead, if browsers reach the server "
+                        "at another address than Airflow does.",
+                    },
                 },
             }
         ],
+    }
+
+
+def _file(label: str, description: str) -> dict[str, Any]:
+    return {
+        "label": label,
+        "schema": {"type": ["string", "null"]},
+        "description": f"Path on the workers (and the triggerer). {description}",
     }

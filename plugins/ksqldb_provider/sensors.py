@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -65,13 +65,76 @@ class KsqlDbReadySensor(BaseSensorOperator):
         Raises:
             AirflowSensorTimeout: It was not in time; names the address and the next step.
         """
-        try:
-            return super().execute(context)
-        except AirflowSensorTimeout as timeout:
-            raise AirflowSensorTimeout(
+        with _timing_out(
+            lambda: (
                 f"ksqlDB was not ready within {self.timeout:.0f} s: {self._problem} "
                 f"(connection {self.ksqldb_conn_id!r})"
-            ) from timeout
+            )
+        ):
+            return super().execute(context)
+
+
+class KsqlQueryRunningSensor(BaseSensorOperator):
+    """Succeeds when persistent queries run on every server that has them.
+
+    A query that is gone or has failed fails the task at once with its error. That is seen in
+    EXPLAIN's `queryErrors` only: its state goes on saying RUNNING.
+
+    Args:
+        query_ids: Ids of the queries, for instance the XCom `query_ids` of the deployment.
+        ksqldb_conn_id: Connection of the ksqlDB cluster.
+    """
+
+    template_fields = ("query_ids", "ksqldb_conn_id")
+
+    def __init__(
+        self,
+        *,
+        query_ids: Sequence[str] | Any,
+        ksqldb_conn_id: str = "ksqldb_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.query_ids = query_ids
+        self.ksqldb_conn_id = ksqldb_conn_id
+        self._problem = "they were not asked for yet"
+
+    def poke(self, context: Context) -> bool:
+        """Ask once; a server that is away for a moment is asked again.
+
+        Raises:
+            AirflowFailException: A query is gone or has failed.
+        """
+        from ksqldb_provider.caught_up import check_queries
+        from ksqldb_provider.client import KsqlDbError
+        from ksqldb_provider.hooks import KsqlDbHook
+
+        query_ids = checked_ids(self.query_ids)
+        try:
+            with _failing_at_once(), KsqlDbHook(self.ksqldb_conn_id).get_client() as client:
+                queries = check_queries(client, query_ids)
+        except KsqlDbError as error:
+            self._problem = str(error)
+        else:
+            self._problem = ", ".join(
+                f"{query.id} is {'/'.join(sorted(query.states))}"
+                for query in queries
+                if not query.is_running
+            )
+        if self._problem:
+            self.log.info("Not running: %s", self._problem)
+        return not self._problem
+
+    def execute(self, context: Context) -> Any:
+        """Wait until they run.
+
+        Raises:
+            AirflowSensorTimeout: They did not in time; says which and in what state they are.
+        """
+        with _timing_out(
+            lambda: f"Queries were not running within {self.timeout:.0f} s: {self._problem}"
+        ):
+            return super().execute(context)
 
 
 @poke_mode_only
@@ -122,7 +185,7 @@ class KsqlQueriesCaughtUpSensor(BaseSensorOperator):
         from ksqldb_provider.triggers import KsqlQueriesCaughtUpTrigger, encode_targets
 
         deadline = time.time() + self.timeout
-        query_ids = _checked_ids(self.query_ids)
+        query_ids = checked_ids(self.query_ids)
         with KsqlDbHook(self.ksqldb_conn_id).get_client() as client:
             with _failing_at_once():
                 queries = watch(client, query_ids)
@@ -132,11 +195,11 @@ class KsqlQueriesCaughtUpSensor(BaseSensorOperator):
                     return None
             self._log_lags()
             if not self.deferrable:
-                try:
+                caught_up = self._caught_up
+                with _timing_out(
+                    lambda: str(CatchUpTimeoutError(caught_up.lags, self.timeout, client.address))
+                ):
                     return super().execute(context)
-                except AirflowSensorTimeout as timeout:
-                    late = CatchUpTimeoutError(self._caught_up.lags, self.timeout, client.address)
-                    raise AirflowSensorTimeout(str(late)) from timeout
         self.defer(
             trigger=KsqlQueriesCaughtUpTrigger(
                 query_ids=query_ids,
@@ -186,7 +249,12 @@ class KsqlQueriesCaughtUpSensor(BaseSensorOperator):
                 self.log.info("%s", lag)
 
 
-def _checked_ids(query_ids: Any) -> list[str]:
+def checked_ids(query_ids: Any) -> list[str]:
+    """Return query ids that came as an argument or as XCom.
+
+    Raises:
+        AirflowFailException: They are anything but a list of at least one id.
+    """
     if (
         isinstance(query_ids, str)
         or not isinstance(query_ids, Sequence)
@@ -214,3 +282,12 @@ def _failing_at_once() -> Iterator[None]:
         raise AirflowFailException(str(error)) from error
     except (OffsetsLostError, TopicMissingError) as error:
         raise AirflowFailException(str(error)) from error
+
+
+@contextmanager
+def _timing_out(message: Callable[[], str]) -> Iterator[None]:
+    """Say more in a time-out than that it was one."""
+    try:
+        yield
+    except AirflowSensorTimeout as timeout:
+        raise AirflowSensorTimeout(message()) from timeout

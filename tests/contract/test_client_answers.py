@@ -268,9 +268,9 @@ def test_describe_gives_columns_keys_and_queries(client_answering):
 
 @pytest.mark.parametrize(
     ("name", "sent"),
-    [("URG", "DESCRIBE URG;"), ("urg", "DESCRIBE `urg`;"), ("a`; DROP", "DESCRIBE `a``; DROP`;")],
+    [("URG", "DESCRIBE `URG`;"), ("urg", "DESCRIBE `urg`;"), ("a`; DROP", "DESCRIBE `a``; DROP`;")],
 )
-def test_describe_quotes_names_that_need_it(client_answering, name, sent):
+def test_describe_quotes_names(client_answering, name, sent):
     requests: list[httpx.Request] = []
     client_answering("043-describe-urg", requests=requests).describe(name)
     assert json.loads(requests[0].content)["ksql"] == sent

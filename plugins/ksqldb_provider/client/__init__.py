@@ -11,6 +11,7 @@ from ksqldb_provider.client.errors import (
     KsqlDbError,
     NotUpgradableError,
     QueryFailedError,
+    QueryTimeoutError,
     RequestRejectedError,
     SequenceTimeoutError,
     ServerFaultError,
@@ -31,10 +32,12 @@ from ksqldb_provider.client.model import (
     QueryDescription,
     QueryError,
     ServerInfo,
+    Source,
     SourceDescription,
-    Stream,
+    StatementResult,
 )
 from ksqldb_provider.client.rest import KsqlDbClient
+from ksqldb_provider.client.rows import QueryRows, ResultColumn
 
 __all__ = [
     "AlreadyExistsError",
@@ -53,15 +56,19 @@ __all__ = [
     "QueryDescription",
     "QueryError",
     "QueryFailedError",
+    "QueryRows",
+    "QueryTimeoutError",
     "RequestRejectedError",
+    "ResultColumn",
     "SequenceTimeoutError",
     "ServerFaultError",
     "ServerInfo",
     "ServerNotReadyError",
     "ServerUnavailableError",
+    "Source",
     "SourceDescription",
     "StatementRejectedError",
-    "Stream",
+    "StatementResult",
     "TopicConflictError",
     "TopicMissingError",
     "UnexpectedAnswerError",

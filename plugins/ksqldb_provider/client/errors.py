@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 
 _SHOWN = 300
+_UNKNOWN = re.compile(
+    r"Could not find STREAM|Unknown queryId|into an unknown |(?<!`) does not exist"
+)
 _PLACES = (
     re.compile(r"line (\d+):(\d+)"),
     re.compile(r"Line: (\d+), Col: (\d+)"),
@@ -163,6 +166,13 @@ class CommandTimeoutError(KsqlDbError):
     next_step = "Deploy again: what was done by then is found and left alone."
 
 
+class QueryTimeoutError(KsqlDbError):
+    """The rows that a query was to give had not all come in time."""
+
+    retryable = True
+    next_step = "Allow more time, or ask for fewer rows; a push query waits for rows to come."
+
+
 class QueryFailedError(KsqlDbError):
     """A persistent query is gone, paused or has failed: its records are not processed."""
 
@@ -215,7 +225,9 @@ def _kind(status: int, code: int, message: str) -> type[KsqlDbError]:
             return AlreadyExistsError
         if message.startswith("Cannot upgrade data source") or "is not upgradeable" in message:
             return NotUpgradableError
-        if re.search(r"Could not find STREAM|Unknown queryId|does not exist", message):
+        if re.search(
+            r"Could not find STREAM|Unknown queryId|into an unknown |(?<!`) does not exist", message
+        ):
             return UnknownObjectError
         return StatementRejectedError
     if status == 404 or code == 40400:

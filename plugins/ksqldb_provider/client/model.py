@@ -63,6 +63,20 @@ class CommandResult(_Answer):
     command_sequence_number: int | None = None
 
 
+class StatementResult(_Answer):
+    """The answer to any statement.
+
+    Attributes:
+        type: What kind of answer it is, like `currentStatus` or `streams`; empty for an INSERT.
+        entity: The answer as it came.
+        command: How a statement that changes something went.
+    """
+
+    type: str = ""
+    entity: dict[str, Any] = Field(default_factory=dict)
+    command: CommandResult | None = None
+
+
 class Query(_Answer):
     """A running query, as lists show it; `state` says RUNNING even for a failed one."""
 
@@ -134,14 +148,18 @@ class QueryDescription(_Answer):
     consumer_group_id: str | None = None
 
     @property
+    def states(self) -> frozenset[str]:
+        """Its states on the servers that have it."""
+        return frozenset(self.ksql_host_query_status.values()) or frozenset({self.state or ""})
+
+    @property
     def is_running(self) -> bool:
         """Whether it runs on every server that has it and has not failed."""
-        states = set(self.ksql_host_query_status.values()) or {self.state or ""}
-        return states == {"RUNNING"} and not self.query_errors
+        return self.states == {"RUNNING"} and not self.query_errors
 
 
-class Stream(_Answer):
-    """A stream, as SHOW STREAMS lists it."""
+class Source(_Answer):
+    """A stream or a table, as SHOW STREAMS and SHOW TABLES list it."""
 
     name: str
     topic: str

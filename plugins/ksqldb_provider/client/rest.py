@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -19,9 +21,12 @@ from ksqldb_provider.client.model import (
     Query,
     QueryDescription,
     ServerInfo,
+    Source,
     SourceDescription,
-    Stream,
+    StatementResult,
 )
+from ksqldb_provider.client.rows import ROWS_TYPE, QueryRows
+from ksqldb_provider.sql.values import identifier, literal
 
 if TYPE_CHECKING:
     import ssl
@@ -29,10 +34,11 @@ if TYPE_CHECKING:
 
     import httpx
 
+log = logging.getLogger(__name__)
+
 Model = TypeVar("Model", bound=BaseModel)
 
 _ACCEPT = "application/vnd.ksql.v1+json"
-_PLAIN_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 _QUERY_ID = re.compile(r"[A-Za-z0-9_-]+")
 _POLL_S = 0.25
 
@@ -176,17 +182,49 @@ class KsqlDbClient:
             CommandFailedError: The server could not execute it.
             CommandTimeoutError: It was still executing after `timeout_s`.
         """
+        result = self.run(sql, properties=properties, after=after, timeout_s=timeout_s, stop=stop)
+        if result.command is None:
+            raise self._unexpected(result.entity, sql)
+        return result.command
+
+    def run(
+        self,
+        sql: str,
+        *,
+        properties: Mapping[str, str] | None = None,
+        after: int | None = None,
+        timeout_s: float = 120.0,
+        stop: threading.Event | None = None,
+    ) -> StatementResult:
+        """Send a statement of any kind; if it changes something, wait until it is done.
+
+        Arguments and errors are those of `execute`.
+        """
         entities = self.statement(sql, properties=properties, after=after)
-        result = self._typed(CommandResult, self._entity(entities, "currentStatus", sql))
+        if not entities:
+            return StatementResult()
+        entity = entities[-1]
+        if not isinstance(entity, dict):
+            raise self._unexpected(entity, sql)
+        kind = str(entity.get("@type", ""))
+        command = None
+        if kind == "currentStatus":
+            command = self._finished(
+                self._typed(CommandResult, entity), sql, timeout_s, stop or threading.Event()
+            )
+        return StatementResult(type=kind, entity=entity, command=command)
+
+    def _finished(
+        self, result: CommandResult, sql: str, timeout_s: float, stop: threading.Event
+    ) -> CommandResult:
         status = result.command_status
         deadline = time.monotonic() + timeout_s
-        waiting = stop or threading.Event()
         while not status.is_final:
             # The interface has no way to be told; the event lets a killed task stop at once.
-            if time.monotonic() >= deadline or waiting.wait(_POLL_S):
+            if time.monotonic() >= deadline or stop.wait(_POLL_S):
                 raise errors.CommandTimeoutError(
                     f"{result.command_id} is still {status.status} after {timeout_s:.0f} s"
-                    if not waiting.is_set()
+                    if not stop.is_set()
                     else f"stopped while {result.command_id} was {status.status}",
                     address=self.address,
                     statement=sql,
@@ -201,15 +239,125 @@ class KsqlDbClient:
             )
         return result.model_copy(update={"command_status": status})
 
+    def terminate(self, query_id: str, *, timeout_s: float = 120.0) -> CommandResult:
+        """End a persistent query; its stream, its topic and its records stay.
+
+        Raises:
+            UnknownObjectError: There is no such query (any more).
+            ValueError: The id has characters that no query id has.
+        """
+        return self.execute(f"TERMINATE {_checked_id(query_id)};", timeout_s=timeout_s)
+
+    def drop(
+        self, name: str, *, delete_topic: bool = False, timeout_s: float = 120.0
+    ) -> CommandResult:
+        """Remove a stream or table, and the query that writes it.
+
+        Args:
+            name: Its name as ksqlDB keeps it.
+            delete_topic: Delete its Kafka topic with all records, too.
+            timeout_s: Longest wait while the server says that it is still executing.
+
+        Raises:
+            UnknownObjectError: There is none of that name.
+            StatementRejectedError: Others read it; names them.
+        """
+        kind = self.describe(name).type
+        ending = " DELETE TOPIC" if delete_topic else ""
+        return self.execute(f"DROP {kind} {identifier(name)}{ending};", timeout_s=timeout_s)
+
+    def insert(self, name: str, row: Mapping[str, Any]) -> None:
+        """Write one record to a stream's or table's topic.
+
+        It is not in any transaction and cannot be undone. The values are not shown in errors.
+
+        Args:
+            name: The stream or table, as ksqlDB keeps its name.
+            row: Values by column name, as ksqlDB keeps them.
+
+        Raises:
+            SqlError: A value cannot be put into SQL.
+            ServerUnavailableError: With `maybe_executed`, the record may have been written.
+        """
+        head = f"INSERT INTO {identifier(name)} ({', '.join(map(identifier, row))}) VALUES "  # noqa: S608 - all of it is quoted
+        values = ", ".join(literal(value) for value in row.values())
+        self._request(
+            "POST",
+            "/ksql",
+            body={"ksql": f"{head}({values});", "streamsProperties": {}},
+            statement=f"{head}(…);",
+        )
+
+    @contextmanager
+    def query(
+        self,
+        sql: str,
+        *,
+        properties: Mapping[str, str] | None = None,
+        timeout_s: float = 60.0,
+    ) -> Iterator[QueryRows]:
+        """Open a SELECT: a pull query, or a push query (EMIT CHANGES), best with a LIMIT.
+
+        A query that is left before its end is closed on the server, too.
+
+        Args:
+            sql: One SELECT with its `;`.
+            properties: Properties of the query, like `auto.offset.reset` of a push query.
+            timeout_s: Longest time until the last row.
+
+        Returns:
+            The rows, as they come; a context manager.
+
+        Raises:
+            QueryTimeoutError: The last row had not come in time.
+            KsqlDbError: The query was refused, or the connection broke.
+        """
+        response = self._send(
+            "POST",
+            "/query-stream",
+            body={"sql": sql, "properties": dict(properties or {})},
+            statement=sql,
+            timeout_s=timeout_s,
+            accept=ROWS_TYPE,
+            stream=True,
+        )
+        try:
+            if not response.is_success:
+                response.read()
+                self._answer(response, sql)
+            rows = QueryRows(response, address=self.address, statement=sql, timeout_s=timeout_s)
+            try:
+                yield rows
+            finally:
+                if not rows.ended:
+                    self._close_query(rows.query_id)
+        finally:
+            response.close()
+
+    def _close_query(self, query_id: str) -> None:
+        try:
+            self._send("POST", "/close-query", body={"queryId": query_id})
+        except errors.KsqlDbError as error:
+            # The server ends the query all the same once its connection is closed.
+            log.info("Query %s was left open: %s", query_id, error)
+
     def command_status(self, command_id: str) -> CommandStatus:
         """Return how far a command is; its id holds backquotes, which the address cannot."""
         path = f"/status/{quote(command_id, safe='/')}"
         return self._typed(CommandStatus, self._request("GET", path))
 
-    def streams(self) -> tuple[Stream, ...]:
+    def streams(self) -> tuple[Source, ...]:
         """Return all streams."""
-        entity = self._entity(self.statement("SHOW STREAMS;"), "streams", "SHOW STREAMS;")
-        return tuple(self._typed(Stream, item) for item in self._member(entity, "streams"))
+        return self._sources("streams")
+
+    def tables(self) -> tuple[Source, ...]:
+        """Return all tables."""
+        return self._sources("tables")
+
+    def _sources(self, kind: str) -> tuple[Source, ...]:
+        sql = f"SHOW {kind.upper()};"
+        entity = self._entity(self.statement(sql), kind, sql)
+        return tuple(self._typed(Source, item) for item in self._member(entity, kind))
 
     def queries(self) -> tuple[Query, ...]:
         """Return all queries, those of clients (type PUSH) included."""
@@ -232,8 +380,7 @@ class KsqlDbClient:
         Raises:
             UnknownObjectError: There is none of that name.
         """
-        quoted = name if _PLAIN_NAME.fullmatch(name) else f"`{name.replace('`', '``')}`"
-        sql = f"DESCRIBE {quoted};"
+        sql = f"DESCRIBE {identifier(name)};"
         entity = self._entity(self.statement(sql), "sourceDescription", sql)
         return self._typed(SourceDescription, self._member(entity, "sourceDescription"))
 
@@ -244,9 +391,7 @@ class KsqlDbClient:
             UnknownObjectError: There is no such query (any more).
             ValueError: The id has characters that no query id has.
         """
-        if not _QUERY_ID.fullmatch(query_id):
-            raise ValueError(f"{query_id!r} is not a query id (like CSAS_MY_STREAM_7)")
-        sql = f"EXPLAIN {query_id};"
+        sql = f"EXPLAIN {_checked_id(query_id)};"
         try:
             entities = self.statement(sql)
         except errors.StatementRejectedError as error:
@@ -265,6 +410,20 @@ class KsqlDbClient:
         statement: str = "",
         timeout_s: float | None = None,
     ) -> Any:
+        response = self._send(method, path, body=body, statement=statement, timeout_s=timeout_s)
+        return self._answer(response, statement)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: dict[str, Any] | None = None,
+        statement: str = "",
+        timeout_s: float | None = None,
+        accept: str = _ACCEPT,
+        stream: bool = False,
+    ) -> httpx.Response:
         import httpx
 
         connect_s, read_s = self._timeouts
@@ -272,14 +431,16 @@ class KsqlDbClient:
         timeout = httpx.Timeout(read_s, connect=min(connect_s, read_s))
         refused: list[str] = []
         for _ in self._urls:
+            client = self._client()
             try:
-                response = self._client().request(
+                request = client.build_request(
                     method,
                     self.address + path,
                     json=body,
-                    headers={"Accept": _ACCEPT},
+                    headers={"Accept": accept},
                     timeout=timeout,
                 )
+                return client.send(request, stream=stream)
             except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
                 refused.append(f"{self.address}: {error or type(error).__name__}")
                 self._current = (self._current + 1) % len(self._urls)
@@ -288,10 +449,8 @@ class KsqlDbClient:
                     f"no answer to {method} {path}: {type(error).__name__} {error}".rstrip(),
                     address=self.address,
                     statement=statement,
-                    maybe_executed=method == "POST",
+                    maybe_executed=path == "/ksql",
                 ) from error
-            else:
-                return self._answer(response, statement)
         raise errors.ServerUnavailableError(
             f"cannot connect: {'; '.join(refused)}",
             address=", ".join(self._urls),
@@ -352,3 +511,9 @@ class KsqlDbClient:
             address=self.address,
             statement=statement,
         )
+
+
+def _checked_id(query_id: str) -> str:
+    if not _QUERY_ID.fullmatch(query_id):
+        raise ValueError(f"{query_id!r} is not a query id (like CSAS_MY_STREAM_7)")
+    return query_id

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -124,15 +124,58 @@ def load_folder(path: str | Path) -> tuple[Statement, ...]:
         SqlError: No such folder, no files, a file without exactly one statement, or a name that
             two files create.
     """
+    statements = tuple(
+        parse_statement(file.read_text(encoding="utf-8"), path=file) for file in sql_files(path)
+    )
+    check_deployable(statements)
+    return statements
+
+
+def sql_files(path: str | Path) -> list[Path]:
+    """Return the `*.sql` files of a folder in the order of their names.
+
+    Raises:
+        SqlError: No such folder, or no files.
+    """
     folder = Path(path)
     files = sorted(folder.glob("*.sql"))
     if not files:
         raise SqlError("no such folder" if not folder.is_dir() else "no *.sql files", path=folder)
-    statements = tuple(
-        parse_statement(file.read_text(encoding="utf-8"), path=file) for file in files
-    )
-    check_deployable(statements)
-    return statements
+    return files
+
+
+@dataclass(frozen=True, slots=True)
+class TopicFlow:
+    """What statements read and write, each topic once, in the order of the statements."""
+
+    read: tuple[str, ...]
+    written: tuple[str, ...]
+
+
+def topic_flow(texts: Iterable[str]) -> TopicFlow:
+    """Say which topics statements read from outside and which their queries write.
+
+    Only names are read, no expressions, so it is quick enough for the parsing of a DAG file. A
+    stream that none of the statements makes is left out: its topic is known to the server alone.
+
+    Raises:
+        SqlError: A text cannot be read.
+    """
+    topics: dict[str, str] = {}
+    read: dict[str, None] = {}
+    written: dict[str, None] = {}
+    for text in texts:
+        for tokens in split(text):
+            reader = _Reader(tokens, text)
+            head = _head(reader)
+            if head is None:
+                continue
+            topic = topics[head.name] = head.properties.get("KAFKA_TOPIC", head.name)
+            if reader.take_words("AS"):
+                sources, _ = _sources(_select_clauses(reader)["FROM"])
+                read |= {topics[source]: None for source in sources if source in topics}
+                written[topic] = None
+    return TopicFlow(tuple(topic for topic in read if topic not in written), tuple(written))
 
 
 def check_deployable(statements: Sequence[Statement]) -> None:
@@ -216,11 +259,21 @@ class _Reader:
         return SqlError(problem, text=self._text, position=self.token.start)
 
 
-def _parse(tokens: Sequence[Token], text: str, path: Path | None) -> Statement:
-    whole = text[tokens[0].start : tokens[-1].end]
-    reader = _Reader(tokens, text)
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What stands before AS, or all of a CREATE without one."""
+
+    object_type: str
+    name: str
+    columns: tuple[Column, ...]
+    properties: dict[str, str]
+    start: int
+
+
+def _head(reader: _Reader) -> _Head | None:
+    """Take the head of a CREATE STREAM or TABLE; None if the statement is something else."""
     if not reader.take_words("CREATE"):
-        return Statement(text=whole, kind=StatementKind.OTHER, path=path)
+        return None
     reader.take_words("OR", "REPLACE")
     prefix = "SOURCE " if reader.take_words("SOURCE") else ""
     if reader.take_words("STREAM"):
@@ -228,9 +281,9 @@ def _parse(tokens: Sequence[Token], text: str, path: Path | None) -> Statement:
     elif reader.take_words("TABLE"):
         object_type = prefix + "TABLE"
     else:
-        return Statement(text=whole, kind=StatementKind.OTHER, path=path)
+        return None
     reader.take_words("IF", "NOT", "EXISTS")
-    head_end = reader.token.start - tokens[0].start
+    start = reader.token.start
     name = reader.name("the name of the stream")
     columns: tuple[Column, ...] = ()
     properties: dict[str, str] = {}
@@ -242,23 +295,32 @@ def _parse(tokens: Sequence[Token], text: str, path: Path | None) -> Statement:
         properties = dict(
             _property(part, reader) for part in _split_at_commas(reader.in_parentheses())
         )
+    return _Head(object_type, name, columns, properties, start)
+
+
+def _parse(tokens: Sequence[Token], text: str, path: Path | None) -> Statement:
+    whole = text[tokens[0].start : tokens[-1].end]
+    reader = _Reader(tokens, text)
+    head = _head(reader)
+    if head is None:
+        return Statement(text=whole, kind=StatementKind.OTHER, path=path)
     if reader.take_words("AS"):
         kind = StatementKind.CREATE_AS_SELECT
-        definition = _query(reader, text, object_type, name, properties)
+        definition = _query(reader, text, head)
     else:
         kind = StatementKind.CREATE_SOURCE
-        definition = Definition(object_type, name, properties, columns=columns)
+        definition = Definition(head.object_type, head.name, head.properties, columns=head.columns)
         if reader.rest():
             raise reader.error(f"{reader.token.text!r} is not expected here")
     return Statement(
         text=whole,
         kind=kind,
-        name=name,
+        name=head.name,
         topic=definition.topic,
         sources=definition.sources,
         path=path,
         definition=definition,
-        _head_end=head_end,
+        _head_end=head.start - tokens[0].start,
     )
 
 
@@ -302,14 +364,8 @@ def _property(tokens: Sequence[Token], reader: _Reader) -> tuple[str, str]:
     return name, value.upper() if name in _CASE_FREE_PROPERTIES else value
 
 
-def _query(
-    reader: _Reader, text: str, object_type: str, name: str, properties: dict[str, str]
-) -> Definition:
-    if not reader.take_words("SELECT"):
-        raise reader.error("SELECT is missing after AS")
-    parts = _clauses(reader.rest())
-    if not parts.get("FROM"):
-        raise reader.error("FROM is missing")
+def _query(reader: _Reader, text: str, head: _Head) -> Definition:
+    parts = _select_clauses(reader)
     sources, hidden = _sources(parts["FROM"])
     others: dict[str, Canonical] = {
         clause: tuple(token.value for token in tokens)
@@ -322,14 +378,23 @@ def _query(
         others["PARTITION"] = canonical(_text(partition[1:], text), sources=hidden)
     where = parts.get("WHERE")
     return Definition(
-        object_type,
-        name,
-        properties,
+        head.object_type,
+        head.name,
+        head.properties,
         select=_select(parts["SELECT"], text, hidden),
         sources=sources,
         where=canonical(_text(where, text), sources=hidden) if where else (),
         clauses=others,
     )
+
+
+def _select_clauses(reader: _Reader) -> dict[str, list[Token]]:
+    if not reader.take_words("SELECT"):
+        raise reader.error("SELECT is missing after AS")
+    parts = _clauses(reader.rest())
+    if not parts.get("FROM"):
+        raise reader.error("FROM is missing")
+    return parts
 
 
 def _clauses(tokens: Sequence[Token]) -> dict[str, list[Token]]:
