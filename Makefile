@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 SUPPORTED := -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run ui up down test lint clean
+.PHONY: help setup run ui up down test contract lint clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +27,10 @@ down: $(READY) ## Stop the stack; data stay
 	@$(BIN)/emergencias stack down
 
 test: lint ## Check style, types, imports and run every test (ARGS="-k words" for some)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses 3 --dist loadfile $(ARGS)
+
+contract: $(READY) ## Replay what a real ksqlDB server answered, print the score by group
+	$(BIN)/pytest -q tests/contract $(ARGS)
 
 lint: $(READY) ## Check style, types and imports
 	$(BIN)/ruff check

@@ -84,15 +84,21 @@ class Enricher:
 
 
 def dead_letter(message: Message, error: Exception) -> OutRecord:
-    """Return the T4 record of a T2 record that could not be enriched, with the reason."""
+    """Return the T4 record of a T2 record that could not be enriched, with the reason.
+
+    Never raises: an exception here would stop the enrichment of everything behind the record.
+    """
     value = message.value() or b""
     partition, offset = None, None
     if isinstance(error, UnreadableAlertError):
         reason = str(error)
     else:
         reason = f"el enriquecimiento fallo: {type(error).__name__}"
-        alert = read_t2(value)
-        partition, offset = alert["T1_PARTICION"], alert["T1_OFFSET"]
+        try:
+            alert = read_t2(value)
+            partition, offset = alert["T1_PARTICION"], alert["T1_OFFSET"]
+        except UnreadableAlertError as unreadable:
+            reason = str(unreadable)
     return _routed(
         message,
         model.T4,
@@ -202,7 +208,7 @@ def _lenient_json(value: bytes) -> Any:
 def _varchar(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    return orjson.dumps(value).decode()
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _integer(name: str, value: Any) -> int | None:
@@ -211,9 +217,12 @@ def _integer(name: str, value: Any) -> int | None:
     try:
         if isinstance(value, bool):
             raise ValueError(value)
-        return int(value)
-    except (TypeError, ValueError) as error:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError) as error:
         raise UnreadableAlertError(f"{name} no es un numero") from error
+    if abs(number) >= 2**63:
+        raise UnreadableAlertError(f"{name} no es un numero")
+    return number
 
 
 def _number(text: str | None) -> float | None:
@@ -234,7 +243,15 @@ def _routed(message: Message, topic: str, value: dict[str, Any]) -> OutRecord:
     return OutRecord(
         topic=topic,
         key=message.key(),
-        value=orjson.dumps(value),
+        value=_json_bytes(value),
         headers=cast("Sequence[tuple[str, bytes | None]]", message.headers() or ()),
         timestamp_ms=message.timestamp()[1],
     )
+
+
+def _json_bytes(value: dict[str, Any]) -> bytes:
+    """Write JSON whatever the text holds: half a surrogate pair goes out as its escape."""
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        return json.dumps(value).encode()

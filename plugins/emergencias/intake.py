@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emergencias import model, simulator, sources
 from emergencias.params import Source
+from emergencias.plan import check_t1
 from kafka_io import CheckedProducer, Offsets, OutRecord, high_watermarks, read_range
 
 if TYPE_CHECKING:
@@ -35,14 +37,20 @@ class IntakeResult:
     already_there: int
 
 
-def payloads(plan: Plan) -> Iterator[dict[str, Any]]:
+def payloads(plan: Plan, data_dir: Path) -> Iterator[dict[str, Any]]:
     """Yield the plan's alerts in order, the same ones on every call.
 
     Raises:
         InputChangedError: The file has another content than when the plan was made.
     """
     if plan.source is Source.SIMULATOR:
-        return simulator.simulate(plan.seed, plan.alerts, plan.interval.start, plan.interval.end)
+        return simulator.simulate(
+            plan.seed,
+            plan.alerts,
+            plan.interval.start,
+            plan.interval.end,
+            data_folder=data_dir,
+        )
     if plan.input is None:
         raise ValueError(f"plan of {plan.id_ejecucion} replays a file but names none")
     if sources.sha256(plan.input.path) != plan.input.sha256:
@@ -54,18 +62,23 @@ def payloads(plan: Plan) -> Iterator[dict[str, Any]]:
 
 
 def keys_in_t1(config: ClientConfig, plan: Plan, *, timeout_s: float) -> set[bytes]:
-    """Return the keys of all committed records of T1 since the plan's offsets.
+    """Return the keys of all committed alerts of T1 since the plan's offsets.
 
     Waits for other producers' open transactions below the high watermarks, at most `timeout_s`
-    without progress: an alert hidden behind one would otherwise be sent again.
+    without progress: an alert hidden behind one would otherwise be sent again. A record without a
+    value is no alert, whatever its key.
+
+    Raises:
+        emergencias.plan.PlanConflictError: T1 is not the topic that the plan was made for.
     """
     end = high_watermarks(config, [model.T1])
+    check_t1(plan, end)
     start: Offsets = {key: plan.t1_start_offsets.get(str(key[1]), 0) for key in end}
     return {
         key
         for batch in read_range(config, start, end, timeout_s=timeout_s)
         for message in batch
-        if (key := message.key()) is not None
+        if message.value() is not None and (key := message.key()) is not None
     }
 
 
@@ -73,6 +86,7 @@ def send_planned_alerts(
     config: ClientConfig,
     plan: Plan,
     *,
+    data_dir: Path,
     map_index: int = 0,
     timeout_s: float = 60,
     on_progress: Callable[[int, int], None] | None = None,
@@ -82,15 +96,17 @@ def send_planned_alerts(
     Args:
         config: Settings of the Kafka clients.
         plan: The run's plan.
+        data_dir: The simulator's vocabulary and gazetteer.
         map_index: Which of several producers of one run this is; part of the transactional id.
         timeout_s: How long the look at T1 may make no progress.
         on_progress: Called with (done, planned) after each commit.
 
     Raises:
-        kafka_io.ProducerFencedError: A later try of the same task took over; this one is a zombie
-            and nothing of its open transaction is seen by anybody.
+        kafka_io.ProducerFencedError: A later try of the same task took over and this one is a
+            zombie, or its transaction expired; nothing of the open one is seen by anybody.
         kafka_io.DeliveryError: The broker refused an alert.
         InputChangedError: See `payloads`.
+        emergencias.plan.PlanConflictError: See `keys_in_t1`.
 
     Guarantees that T1 holds each planned alert exactly once when it returns. The order matters:
     opening the producer fences an earlier try and aborts what it left open, and only then is T1
@@ -103,7 +119,7 @@ def send_planned_alerts(
         pace = _Pace(plan.params.rate_per_second)
         open_since: float | None = None
         in_transaction = 0
-        for sequence, payload in enumerate(payloads(plan)):
+        for sequence, payload in enumerate(payloads(plan, data_dir)):
             key = plan.alert_id(sequence).encode()
             if key in present:
                 already_there += 1

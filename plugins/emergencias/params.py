@@ -16,6 +16,8 @@ from pydantic import (
 
 MAX_ALERTS = 10_000_000
 MAX_SEED = 2**63 - 1
+MAX_SENDING_S = 90 * 60
+"""Longest time that a run may take to send; the task that sends is stopped half an hour later."""
 
 
 class Source(StrEnum):
@@ -76,6 +78,19 @@ class RunParams(BaseModel):
                 "set source to 'file' or leave input_path empty"
             )
         return self
+
+    def check_duration(self, alerts: int) -> None:
+        """Refuse a pace at which so many alerts cannot be sent in time.
+
+        Raises:
+            RunParamsError: Names the pace that would do.
+        """
+        if self.rate_per_second and alerts / self.rate_per_second > MAX_SENDING_S:
+            raise RunParamsError(
+                f"Refused, nothing was sent. rate_per_second = {self.rate_per_second:g}: "
+                f"{alerts} alerts would take longer than {MAX_SENDING_S // 60} minutes. Give "
+                f"{alerts / MAX_SENDING_S:.3g} or more, 0 for no pause, or fewer alerts."
+            )
 
     @classmethod
     def parse(cls, raw: dict[str, Any]) -> RunParams:

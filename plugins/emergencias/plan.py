@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -17,7 +18,7 @@ from emergencias.params import RunParams, Source
 
 if TYPE_CHECKING:
     from emergencias.settings import Settings
-    from kafka_io import ClientConfig
+    from kafka_io import ClientConfig, Offsets
 
 PLAN_FILE = "plan.json"
 
@@ -71,6 +72,7 @@ class Plan(BaseModel):
     input: InputFile | None
     id_recipe: str
     t1_start_offsets: dict[str, int]
+    routing_sql: dict[str, str]
 
     @property
     def source(self) -> Source:
@@ -122,20 +124,25 @@ def make_plan(
         retention_ms: How long T1 keeps a record; an older plan cannot be gone on with.
 
     Raises:
-        PlanConflictError: The run's plan was made for other parameters or for another content of
-            the file, or is older than T1's retention.
+        PlanConflictError: The run's plan was made for other parameters, another content of the
+            file or another T1, or is older than T1's retention.
+        emergencias.params.RunParamsError: The pace is too slow for the number of alerts.
         sources.SourceError: The input file cannot be replayed.
         kafka_io.KafkaIoError: T1's offsets cannot be read.
 
     Guarantees that the plan is on disk before it returns, and that of two tries at once both
     return the same one.
     """
+    from kafka_io import high_watermarks
+
     path = run_folder(settings.export_root, dag_id, run_id) / PLAN_FILE
     if path.exists():
         plan = Plan.model_validate_json(path.read_text())
         _check_same(plan, params, retention_ms, path)
+        check_t1(plan, high_watermarks(config, [model.T1]))
         return plan
-    plan = _new_plan(config, settings, dag_id, run_id, params, interval_end)
+    ends = high_watermarks(config, [model.T1])
+    plan = _new_plan(settings, dag_id, run_id, params, interval_end, ends)
     _write_once(path, plan.model_dump_json(indent=2) + "\n")
     return Plan.model_validate_json(path.read_text())
 
@@ -155,16 +162,31 @@ def load_plan(settings: Settings, dag_id: str, run_id: str) -> Plan:
     return Plan.model_validate_json(path.read_text())
 
 
+def check_t1(plan: Plan, ends: Offsets) -> None:
+    """Check that T1 is the topic that the plan was made for, as far as its end tells.
+
+    Raises:
+        PlanConflictError: T1 ends before the plan's offsets: it was deleted and made anew, and
+            what was sent to the old one can be neither found nor proven.
+    """
+    for partition, offset in plan.t1_start_offsets.items():
+        end = ends.get((model.T1, int(partition)), 0)
+        if end < offset:
+            raise PlanConflictError(
+                f"{model.T1} partition {partition} ends at {end}, before offset {offset} where run "
+                f"{plan.run_id!r} began: the topic is not the one that the run was planned for. "
+                "Start a new run."
+            )
+
+
 def _new_plan(
-    config: ClientConfig,
     settings: Settings,
     dag_id: str,
     run_id: str,
     params: RunParams,
     interval_end: datetime,
+    ends: Offsets,
 ) -> Plan:
-    from kafka_io import high_watermarks
-
     source_file = None
     alerts = params.alerts
     if params.input_path is not None:
@@ -178,6 +200,7 @@ def _new_plan(
             unreadable_dates=summary.fechas_sin_leer,
             unreadable_coordinates=summary.coordenadas_sin_leer,
         )
+    params.check_duration(alerts)
     now = datetime.now(UTC)
     # Airflow's own datetime class loses its zone in Pydantic's JSON; nobody reports the future.
     end = min(datetime.fromtimestamp(interval_end.timestamp(), UTC), now)
@@ -194,10 +217,10 @@ def _new_plan(
         alerts=alerts,
         input=source_file,
         id_recipe=model.ID_RECIPE,
-        t1_start_offsets={
-            str(partition): offset
-            for (_, partition), offset in high_watermarks(config, [model.T1]).items()
+        routing_sql={
+            path.name: path.read_text() for path in sorted(settings.sql_dir.glob("*.sql"))
         },
+        t1_start_offsets={str(partition): offset for (_, partition), offset in ends.items()},
     )
 
 
@@ -237,18 +260,30 @@ def _segment(name: str) -> str:
     return encoded.replace(".", "%2E") if not encoded.strip(".") else encoded
 
 
-def _write_once(path: UPath, text: str) -> Any:
-    """Write the file unless it exists, never leaving half of it under its final name."""
+def _write_once(path: UPath, text: str) -> None:
+    """Write the file unless it exists, never leaving half of it under its final name.
+
+    On a local disk the file is there after a power cut, and of two tries at once one wins. An
+    object store has no such step: there the second of two copies of the same plan stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    beside.write_text(text)
+    local = path.protocol in ("", "file", "local")
     try:
-        if path.protocol in ("", "file", "local"):
-            try:
+        with beside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            if local:
+                file.flush()
+                os.fsync(file.fileno())
+        if local:
+            with suppress(FileExistsError):
                 os.link(beside.path, path.path)
-            except FileExistsError:
-                return
+            folder = os.open(path.parent.path, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
         elif not path.exists():
             path.fs.copy(beside.path, path.path)
     finally:
-        beside.unlink()
+        beside.unlink(missing_ok=True)

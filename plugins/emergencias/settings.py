@@ -6,11 +6,10 @@ Each can be given as an environment variable with the prefix `EMERGENCIAS_`, for
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +32,7 @@ class Settings(BaseSettings):
     )
     export_root: str = Field(
         default=str(PROJECT_ROOT / "exports"),
-        description="Folder or fsspec URI under which each run's files are written.",
+        description="Folder, from the project's if relative, or fsspec URI of the runs' files.",
     )
     kafka_conn_id: str = "kafka_default"
     ksqldb_conn_id: str = "ksqldb_default"
@@ -47,6 +46,12 @@ class Settings(BaseSettings):
     read_timeout_s: float = Field(
         default=60, gt=0, description="How long a read of a topic may make no progress."
     )
+
+    @field_validator("export_root")
+    @classmethod
+    def _absolute(cls, root: str) -> str:
+        """Take a relative folder from the project, not from wherever a process was started."""
+        return root if "://" in root else str(PROJECT_ROOT / root)
 
     @property
     def airflow_schedule(self) -> str | None:
@@ -63,7 +68,7 @@ class Settings(BaseSettings):
         """The topic catalogue."""
         return self.include_dir / "kafka" / "topics.yaml"
 
-    @cached_property
+    @property
     def data_dir(self) -> Path:
         """Folder of the vocabulary and the gazetteer."""
         return self.include_dir / "data"

@@ -74,8 +74,6 @@ class ProducerFencedError(KafkaIoError):
     be used any more; its work belongs to whoever took over, or to a fresh attempt.
     """
 
-    retryable = False
-
 
 class TransactionAbortedError(KafkaIoError):
     """Report a transaction that was rolled back; doing the same work again can succeed."""

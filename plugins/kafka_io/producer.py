@@ -109,6 +109,8 @@ class CheckedProducer:
             "linger.ms": 5,
             # Long enough for a broker's restart, short enough for the caller to hear of it.
             "topic.metadata.propagation.max.ms": 5_000,
+            # The topic's own limit decides; the client's default lies below that of brokers.
+            "message.max.bytes": 100_000_000,
             "delivery.report.only.error": True,
             "on_delivery": self._on_delivery,
         }

@@ -70,7 +70,7 @@ def test_every_task_has_an_owner_retries_a_policy_and_an_end(dag: Any) -> None:
         "kafka_io.CatalogueError",
         "kafka_io.TopicMismatchError",
         "kafka_io.OffsetsLostError",
-        "kafka_io.ProducerFencedError",
+        "airflow.sdk.exceptions.AirflowNotFoundException",
     ],
 )
 def test_what_a_retry_cannot_mend_fails_at_once(dag: Any, path: str) -> None:
@@ -83,7 +83,14 @@ def test_what_a_retry_cannot_mend_fails_at_once(dag: Any, path: str) -> None:
     assert decision.action is RetryAction.FAIL
 
 
-@pytest.mark.parametrize("path", ["kafka_io.BrokerUnavailableError", "kafka_io.ReadTimeoutError"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "kafka_io.BrokerUnavailableError",
+        "kafka_io.ReadTimeoutError",
+        "kafka_io.ProducerFencedError",
+    ],
+)
 def test_connectivity_is_retried(dag: Any, path: str) -> None:
     from airflow.sdk import RetryAction
     from airflow.sdk.module_loading import import_string

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import RetryDecision, RetryPolicy
+from airflow.sdk.exceptions import AirflowNotFoundException
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -29,7 +30,8 @@ class FailFast(RetryPolicy):
         """Look for `retryable` on the exception and on what caused it."""
         cause: BaseException | None = exception
         while cause is not None:
-            if getattr(cause, "retryable", None) is False:
+            missing_connection = isinstance(cause, AirflowNotFoundException)
+            if missing_connection or getattr(cause, "retryable", None) is False:
                 return RetryDecision.fail("a retry cannot mend this; the message says what can")
             cause = cause.__cause__
         return RetryDecision.default()

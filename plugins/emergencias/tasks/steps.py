@@ -104,6 +104,7 @@ def produce_alerts(
     result = send_planned_alerts(
         kafka_config(settings.kafka_conn_id),
         plan,
+        data_dir=settings.data_dir,
         map_index=_map_index(ti),
         timeout_s=settings.read_timeout_s,
         on_progress=_progress("alerts sent"),
@@ -161,7 +162,7 @@ def export_results(settings: Settings, *, dag_run: DagRunProtocol) -> dict[str, 
         plan,
         folder,
         formats=plan.params.formats,
-        sql_folder=settings.sql_dir,
+        timeout_s=settings.read_timeout_s,
     )
     for file in result.files:
         log.info("%s: %d rows", folder / file.name, file.rows)
@@ -186,7 +187,7 @@ def reconcile(
     plan = _plan(settings, dag_run)
     folder = run_folder(settings.export_root, plan.dag_id, plan.run_id)
     manifest = reconcile_run(
-        kafka_config(settings.kafka_conn_id), plan, folder, sql_folder=settings.sql_dir
+        kafka_config(settings.kafka_conn_id), plan, folder, timeout_s=settings.read_timeout_s
     )
     log.info("\n%s", render_table(manifest))
     waiting = next(count for count in manifest.topics if count.topic == model.T4)

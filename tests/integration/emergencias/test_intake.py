@@ -15,14 +15,20 @@ from emergencias import model
 from emergencias.intake import InputChangedError, IntakeResult, send_planned_alerts
 from emergencias.plan import Plan, run_folder
 from emergencias.settings import Settings
+from kafka_io import CheckedProducer, OutRecord
+
+DATA = Settings().data_dir
 
 SENDER = """
 import sys
 from emergencias.intake import send_planned_alerts
 from emergencias.plan import Plan
+from emergencias.settings import Settings
 plan = Plan.model_validate_json(open(sys.argv[2]).read())
 say = lambda done, planned: print(done, flush=True)
-send_planned_alerts({"bootstrap.servers": sys.argv[1]}, plan, on_progress=say)
+send_planned_alerts(
+    {"bootstrap.servers": sys.argv[1]}, plan, data_dir=Settings().data_dir, on_progress=say
+)
 """
 
 
@@ -66,7 +72,9 @@ def test_every_planned_alert_is_on_t1_once(
 ) -> None:
     plan = new_plan(alerts=250)
 
-    assert send_planned_alerts(kafka, plan) == IntakeResult(sent=250, already_there=0)
+    assert send_planned_alerts(kafka, plan, data_dir=DATA) == IntakeResult(
+        sent=250, already_there=0
+    )
     assert of(plan, keys_on(model.T1)) == planned(plan)
 
 
@@ -74,9 +82,9 @@ def test_sending_again_sends_nothing(
     new_plan: Callable[..., Plan], kafka: dict[str, str], keys_on: Callable[[str], Counter[str]]
 ) -> None:
     plan = new_plan(alerts=40)
-    send_planned_alerts(kafka, plan)
+    send_planned_alerts(kafka, plan, data_dir=DATA)
 
-    assert send_planned_alerts(kafka, plan) == IntakeResult(sent=0, already_there=40)
+    assert send_planned_alerts(kafka, plan, data_dir=DATA) == IntakeResult(sent=0, already_there=40)
     assert of(plan, keys_on(model.T1)) == planned(plan)
 
 
@@ -91,7 +99,7 @@ def test_killed_half_way_and_retried_t1_is_exact(
     process.send_signal(signal.SIGKILL)
     process.wait()
 
-    result = send_planned_alerts(kafka, plan)
+    result = send_planned_alerts(kafka, plan, data_dir=DATA)
 
     assert 0 < result.already_there < 400
     assert of(plan, keys_on(model.T1)) == planned(plan)
@@ -107,7 +115,7 @@ def test_a_zombie_that_wakes_after_its_retry_adds_nothing_and_fails(
     zombie = sender(plan)
     zombie.send_signal(signal.SIGSTOP)
 
-    send_planned_alerts(kafka, plan)
+    send_planned_alerts(kafka, plan, data_dir=DATA)
     zombie.send_signal(signal.SIGCONT)
     _, complaint = zombie.communicate(timeout=60)
 
@@ -128,17 +136,37 @@ def test_an_open_transaction_of_another_producer_hides_nothing_that_was_sent(
     for partition in range(3):
         stranger.produce(model.T1, value=b"open", partition=partition)
     stranger.flush(10)
-    send_planned_alerts(kafka, plan)
+    send_planned_alerts(kafka, plan, data_dir=DATA)
 
-    assert send_planned_alerts(kafka, plan).sent == 0
+    assert send_planned_alerts(kafka, plan, data_dir=DATA).sent == 0
     assert of(plan, keys_on(model.T1)) == planned(plan)
+
+
+def test_a_pace_slower_than_any_transaction_may_last_is_kept_too(
+    new_plan: Callable[..., Plan], kafka: dict[str, str], keys_on: Callable[[str], Counter[str]]
+) -> None:
+    plan = new_plan(alerts=2, rate_per_second=1 / 12)  # the broker ends a transaction after 10 s
+
+    assert send_planned_alerts(kafka, plan, data_dir=DATA).sent == 2
+    assert of(plan, keys_on(model.T1)) == planned(plan)
+
+
+def test_a_record_without_a_value_is_no_alert_whatever_its_key(
+    new_plan: Callable[..., Plan], kafka: dict[str, str]
+) -> None:
+    plan = new_plan(alerts=1)
+    with CheckedProducer(kafka) as producer:
+        producer.send(OutRecord(model.T1, None, key=plan.alert_id(0).encode()))
+        producer.flush()
+
+    assert send_planned_alerts(kafka, plan, data_dir=DATA).sent == 1
 
 
 def test_the_pace_is_kept(new_plan: Callable[..., Plan], kafka: dict[str, str]) -> None:
     plan = new_plan(alerts=21, rate_per_second=20)
     start = time.monotonic()
 
-    send_planned_alerts(kafka, plan)
+    send_planned_alerts(kafka, plan, data_dir=DATA)
 
     assert time.monotonic() - start >= 1
 
@@ -153,4 +181,4 @@ def test_a_file_that_changed_after_the_plan_is_not_sent(
     file.write_text(row * 2)
 
     with pytest.raises(InputChangedError, match="changed since"):
-        send_planned_alerts(kafka, plan)
+        send_planned_alerts(kafka, plan, data_dir=DATA)

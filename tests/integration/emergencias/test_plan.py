@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from emergencias import model
+from emergencias.params import RunParamsError
 from emergencias.plan import Plan, PlanConflictError, load_plan, run_folder
 from emergencias.settings import Settings
 from kafka_io import high_watermarks
@@ -65,6 +66,27 @@ def test_a_plan_older_than_the_retention_is_refused(new_plan: Callable[..., Plan
 
     with pytest.raises(PlanConflictError, match="new run"):
         new_plan("old", retention_ms=0)
+
+
+def test_a_t1_that_was_made_anew_is_noticed_before_anything_is_sent_twice(
+    new_plan: Callable[..., Plan], settings: Settings
+) -> None:
+    plan = new_plan("anew")
+    path = run_folder(settings.export_root, plan.dag_id, plan.run_id) / "plan.json"
+    ahead = {partition: offset + 1 for partition, offset in plan.t1_start_offsets.items()}
+    path.write_text(plan.model_copy(update={"t1_start_offsets": ahead}).model_dump_json())
+
+    with pytest.raises(PlanConflictError, match=r"not the one .* new run"):
+        new_plan("anew")
+
+
+def test_a_pace_that_cannot_finish_leaves_no_plan(
+    new_plan: Callable[..., Plan], settings: Settings
+) -> None:
+    with pytest.raises(RunParamsError, match="rate_per_second"):
+        new_plan("slow", alerts=250, rate_per_second=0.001)
+
+    assert not run_folder(settings.export_root, "emergencias_112", "slow").exists()
 
 
 def test_a_run_whose_plan_was_deleted_says_what_to_do(settings: Settings) -> None:

@@ -112,6 +112,9 @@ def test_a_tombstone_is_told_to_nobody() -> None:
         (b"5", "no es un objeto JSON"),
         (b"null", "no es un objeto JSON"),
         (b'{"T1_OFFSET":"x"}', "T1_OFFSET no es un numero"),
+        (b'{"T1_OFFSET":1180591620717411303424}', "T1_OFFSET no es un numero"),
+        (b'{"T1_OFFSET":1e300}', "T1_OFFSET no es un numero"),
+        (b'{"T1_PARTICION":1e400}', "T1_PARTICION no es un numero"),
     ],
 )
 def test_what_cannot_be_read_is_quarantined_with_the_reason_and_the_text(
@@ -137,6 +140,26 @@ def test_names_match_in_any_case_and_the_upper_case_one_wins() -> None:
 
 def test_what_ksqldb_also_reads_is_read_a_bom_and_text_after_the_object() -> None:
     assert read_t2(b'\xef\xbb\xbf{"GRADO":"Urgente"} basura')["GRADO"] == "Urgente"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        rb'{"REQUIERE_MEDICO":"Si","CONTACTO":"\ud800"}',
+        rb'{"REQUIERE_MEDICO":"Si","CONTACTO":["\ud800"]} after',
+        b'{"REQUIERE_MEDICO":"Si","CONTACTO":[1180591620717411303424]} after',
+    ],
+)
+def test_odd_text_keeps_no_ambulance_waiting(value: bytes) -> None:
+    (record,) = enriched(value)
+
+    assert record.topic == model.T2_1
+    assert orjson.loads(record.value.replace(b"\\ud800", b""))["REQUIERE_MEDICO"] == "Si"
+
+
+@given(st.binary())
+def test_the_dead_letter_never_raises(value: bytes) -> None:
+    assert dead_letter(FakeMessage(value), RuntimeError()).topic == model.T4  # type: ignore[arg-type]
 
 
 @given(st.binary())

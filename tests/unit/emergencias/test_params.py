@@ -46,3 +46,11 @@ def test_every_bad_parameter_is_named_at_once() -> None:
 
 def test_an_empty_form_field_counts_as_not_given() -> None:
     assert RunParams.parse({"input_path": "  ", "seed": ""}).seed is None
+
+
+def test_a_pace_too_slow_to_finish_is_refused_with_the_one_that_would_do() -> None:
+    slow = RunParams.parse({"alerts": 25_000, "rate_per_second": 1})
+
+    with pytest.raises(RunParamsError, match=r"rate_per_second = 1: .* Give 4.63 or more"):
+        slow.check_duration(25_000)
+    slow.check_duration(5_000)
