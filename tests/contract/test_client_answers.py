@@ -301,6 +301,127 @@ def test_explain_shows_the_properties_of_the_deployment(client_answering):
     }
 
 
+def rows_of(name: str, requests: list[httpx.Request] | None = None) -> httpx.MockTransport:
+    """Send a recorded answer of /query-stream as the server did: one JSON value a line."""
+    body = recording(name)["response"]["body"]
+    lines = body if isinstance(body, list) else [body]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if requests is not None:
+            requests.append(request)
+        return httpx.Response(recording(name)["response"]["status"], text=text)
+
+    return httpx.MockTransport(handle)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("600-query-stream-push-limit-h1", 2),
+        ("606-query-stream-pull-on-stream", 6),
+        ("607-query-stream-pull-limit", 1),
+        ("618-query-stream-limit-0", 0),
+    ],
+)
+def test_rows_of_push_and_pull_queries(name, count):
+    requests: list[httpx.Request] = []
+    expected = recording(name)
+    body = expected["request"]["body"]
+    client = KsqlDbClient("http://x", transport=rows_of(name, requests))
+    with client.query(body["sql"], properties=body["properties"]) as rows:
+        got = list(rows)
+    assert len(got) == count
+    (request,) = requests  # ended by itself: nothing to close
+    assert request.url.path == expected["request"]["path"]
+    assert json.loads(request.content) == body
+    assert request.headers["accept"] == expected["accept"]
+
+
+def test_rows_are_named_and_typed():
+    client = KsqlDbClient("http://x", transport=rows_of("613-query-stream-rowtime-headers"))
+    with client.query("SELECT 1;") as rows:
+        assert [(column.name, column.type) for column in rows.columns] == [
+            ("ROWTIME", "BIGINT"),
+            ("ROWPARTITION", "INTEGER"),
+            ("ROWOFFSET", "BIGINT"),
+            ("CONTACTO", "STRING"),
+        ]
+        assert next(iter(rows)) == {
+            "ROWTIME": 1795567152190,
+            "ROWPARTITION": 0,
+            "ROWOFFSET": 35,
+            "CONTACTO": "r35",
+        }
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "problem"),
+    [
+        ("609-query-stream-unknown-stream", UnknownObjectError, "NADA does not exist"),
+        ("610-query-stream-statement", StatementRejectedError, "Neither a query nor"),
+        ("612-query-stream-missing-sql", RequestRejectedError, "Missing required"),
+    ],
+)
+def test_refused_queries_are_typed(name, kind, problem):
+    client = KsqlDbClient("http://x", transport=rows_of(name))
+    with pytest.raises(kind, match=problem), client.query("SELECT 1;"):
+        pytest.fail("there are no rows")
+
+
+def test_a_query_that_is_left_early_is_closed_though_the_server_may_refuse(client_answering):
+    requests: list[httpx.Request] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        if request.url.path == "/close-query":
+            return answer("616-close-query-unknown")
+        return rows_of("606-query-stream-pull-on-stream").handle_request(request)
+
+    client = KsqlDbClient("http://x", transport=httpx.MockTransport(handle))
+    with client.query("SELECT 1;") as rows:
+        assert next(iter(rows)) == {"CONTACTO": "r35"}
+    assert json.loads(requests[1].content) == {"queryId": rows.query_id}
+
+
+def test_the_values_of_an_insert_are_not_shown(client_answering):
+    requests: list[httpx.Request] = []
+    client = client_answering("549-insert-values-unknown-col", requests=requests)
+    with pytest.raises(StatementRejectedError, match="Column name `Z` does not") as caught:
+        client.insert("S1", {"Z": "it's secret"})
+    assert json.loads(requests[0].content)["ksql"] == (
+        "INSERT INTO `S1` (`Z`) VALUES ('it''s secret');"
+    )
+    assert "secret" not in str(caught.value)
+
+
+def test_terminate_and_drop_are_sent_as_ksqldb_wants_them(client_answering):
+    requests: list[httpx.Request] = []
+    client = client_answering(
+        "309-terminate", "043-describe-urg", "316-drop-delete-topic", requests=requests
+    )
+    client.terminate("CSAS_NUEVO_13")
+    client.drop("URG", delete_topic=True)
+    assert [json.loads(request.content)["ksql"] for request in requests] == [
+        "TERMINATE CSAS_NUEVO_13;",
+        "DESCRIBE `URG`;",
+        "DROP STREAM `URG` DELETE TOPIC;",
+    ]
+    with pytest.raises(UnknownObjectError):
+        client_answering("310-terminate-again").terminate("CSAS_NUEVO_13")
+    with pytest.raises(StatementRejectedError, match="read from this source"):
+        client_answering("043-describe-urg", "300-drop-stream-in-use").drop("S")
+    with pytest.raises(ValueError, match="not a query id"):
+        client_answering().terminate("ALL; DROP STREAM x")
+
+
+def test_any_statement_gives_its_answer(client_answering):
+    assert client_answering("041-show-streams").run("SHOW STREAMS;").type == "streams"
+    created = client_answering("040-csas-default-latest").run("CREATE …;")
+    assert created.command is not None
+    assert created.command.command_status.query_id == "CSAS_URG_3"
+
+
 def test_an_answer_that_is_not_ksqldbs_is_named_as_such():
     transport = httpx.MockTransport(lambda _: httpx.Response(200, text="<html>hello</html>"))
     with pytest.raises(UnexpectedAnswerError, match="hello"):

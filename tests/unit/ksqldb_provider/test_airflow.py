@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import socket
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
 
 from ksqldb_provider.hooks import KsqlDbHook
-from ksqldb_provider.operators import KsqlDbDeployOperator
+from ksqldb_provider.operators import KsqlDbDeployOperator, KsqlDbExecuteOperator
 from ksqldb_provider.provider_info import get_provider_info
 from ksqldb_provider.sensors import KsqlDbReadySensor
 
@@ -162,6 +163,73 @@ def test_provider_is_known_to_airflow_with_its_connection_type():
     manager.initialize_providers_hooks()
     assert manager.hooks["ksqldb"].hook_class_name == "ksqldb_provider.hooks.KsqlDbHook"
     assert manager.providers["emergencias-112"].data["name"] == get_provider_info()["name"]
+
+
+def test_the_form_of_the_connection_asks_for_what_the_hook_reads():
+    from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+
+    (form,) = (
+        hook for hook in HookMetaService.hook_meta_data() if hook.connection_type == "ksqldb"
+    )
+    assert form.standard_fields.host.title == "Host (or several, separated by commas)"
+    assert form.standard_fields.login.title == "User or API key"
+    assert form.extra_fields.keys() == {
+        "verify",
+        "ca_file",
+        "client_cert",
+        "client_key",
+        "connect_timeout_s",
+        "read_timeout_s",
+        "browser_url",
+    }
+    assert form.extra_fields["verify"]["value"] is True
+
+
+def test_a_form_that_was_left_empty_means_the_defaults(connect):
+    from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+
+    (form,) = (
+        hook for hook in HookMetaService.hook_meta_data() if hook.connection_type == "ksqldb"
+    )
+    for schema in ("http", "https"):
+        extra = {name: field["value"] for name, field in form.extra_fields.items()}
+        connect(host="h", schema=schema, extra=extra)
+        assert KsqlDbHook().get_client().address == f"{schema}://h:8088"
+
+
+def test_the_link_of_a_task_leads_to_what_it_executed(connect, monkeypatch):
+    from airflow.providers_manager import ProvidersManager
+    from airflow.sdk.execution_time.xcom import XCom
+
+    pushed: dict[str, str] = {}
+    task_instance = MagicMock()
+    task_instance.xcom_push = lambda key, value: pushed.update({key: value})
+    monkeypatch.setattr(XCom, "get_value", lambda *, ti_key, key: pushed.get(key))
+    link = KsqlDbDeployOperator.operator_extra_links[0]
+    assert f"{type(link).__module__}.{type(link).__qualname__}" in (
+        ProvidersManager().extra_links_class_names
+    )
+    assert link.get_link(MagicMock(), ti_key=MagicMock()) == ""
+    connect(host="h", login="user", password="secret")
+    operator = KsqlDbDeployOperator(task_id="deploy", sql_folder="x")
+    client = KsqlDbHook().get_client()
+    operator._link({"ti": task_instance}, client)
+    assert link.get_link(MagicMock(), ti_key=MagicMock()) == "http://h:8088/status"
+    connect(host="h", extra={"browser_url": "http://localhost:8088/"})
+    operator._link({"ti": task_instance}, client, "stream/`URG`/create")
+    assert link.get_link(MagicMock(), ti_key=MagicMock()) == (
+        "http://localhost:8088/status/stream/%60URG%60/create"
+    )
+
+
+def test_operators_and_sensors_can_be_copied_and_rendered():
+    task = KsqlDbExecuteOperator(
+        task_id="execute", sql="INSERT INTO {{ s }} VALUES (:a);", parameters={"a": "{{ v }}"}
+    )
+    copied = copy.deepcopy(task)
+    copied.render_template_fields({"s": "x", "v": "it's"})
+    assert (copied.sql, copied.parameters) == ("INSERT INTO x VALUES (:a);", {"a": "it's"})
+    assert task.parameters == {"a": "{{ v }}"}
 
 
 def test_modules_of_a_dag_file_load_no_heavy_library():

@@ -6,7 +6,14 @@ import threading
 import httpx
 import pytest
 
-from ksqldb_provider.client import CommandTimeoutError, KsqlDbClient, ServerUnavailableError
+from ksqldb_provider.client import (
+    CommandTimeoutError,
+    KsqlDbClient,
+    QueryTimeoutError,
+    ServerFaultError,
+    ServerUnavailableError,
+    UnexpectedAnswerError,
+)
 
 INFO = {
     "KsqlServerInfo": {
@@ -111,3 +118,68 @@ def test_wait_for_a_command_ends_at_once_when_stopped():
     client = KsqlDbClient("http://a", transport=httpx.MockTransport(handle))
     with pytest.raises(CommandTimeoutError, match="stopped while c was EXECUTING"):
         client.execute("TERMINATE ALL;", timeout_s=60, stop=stop)
+
+
+HEADER = b'{"queryId":"q","columnNames":["A"],"columnTypes":["INTEGER"]}\n'
+
+
+class Lines(httpx.SyncByteStream):
+    """An answer that comes piece by piece, and may break off."""
+
+    def __init__(self, *pieces: bytes | Exception) -> None:
+        self._pieces = pieces
+
+    def __iter__(self):
+        for piece in self._pieces:
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
+
+
+def client_streaming(*pieces: bytes | Exception) -> KsqlDbClient:
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/close-query":
+            return httpx.Response(200)
+        return httpx.Response(200, stream=Lines(*pieces))
+
+    return KsqlDbClient("http://a", transport=httpx.MockTransport(handle))
+
+
+@pytest.mark.parametrize(
+    ("last", "kind", "problem"),
+    [
+        (httpx.RemoteProtocolError("cut"), ServerUnavailableError, "broke off"),
+        (httpx.ReadTimeout("late"), QueryTimeoutError, "had not ended after 60 s"),
+        (
+            b'{"@type":"generic_error","error_code":50000,"message":"dead"}\n',
+            ServerFaultError,
+            "dead",
+        ),
+        (b"<html>\n", UnexpectedAnswerError, "<html>"),
+        (b"[1,2]\n", UnexpectedAnswerError, "not a row"),
+    ],
+)
+def test_a_row_is_given_before_the_trouble_that_follows_it(last, kind, problem):
+    with client_streaming(HEADER, b"[1]\n[", b"2]\n", last).query("SELECT A FROM s;") as rows:
+        each = iter(rows)
+        assert [next(each), next(each)] == [{"A": 1}, {"A": 2}]
+        with pytest.raises(kind, match=problem):
+            next(each)
+
+
+def test_rows_that_come_for_ever_end_with_the_time():
+    pieces = [HEADER] + [b"[1]\n"] * 100_000
+    with (
+        client_streaming(*pieces).query("SELECT A FROM s;", timeout_s=0.01) as rows,
+        pytest.raises(QueryTimeoutError),
+    ):
+        for _ in rows:
+            pass
+
+
+def test_an_answer_without_a_header_is_refused():
+    with (
+        pytest.raises(UnexpectedAnswerError, match="not a row or header"),
+        client_streaming(b"[1]\n").query("SELECT 1;"),
+    ):
+        pytest.fail("there are no rows")
