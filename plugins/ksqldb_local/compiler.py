@@ -263,13 +263,21 @@ class Compiler:
         Raises:
             StatementError: The expression is wrong, not supported or not BOOLEAN.
         """
+        return self._function(self.predicate_code(node))
+
+    def predicate_code(self, node: exp.Expression) -> str:
+        """Return a filter as code.
+
+        Raises:
+            StatementError: The expression is wrong, not supported or not BOOLEAN.
+        """
         compiled = self._compile(node)
         if compiled.type != BOOLEAN:
             raise StatementError(
                 f"Type error in WHERE expression: Should evaluate to boolean but is "
                 f"{expression_text(node)} ({compiled.type}) instead."
             )
-        return self._function(self._condition(compiled))
+        return self._condition(compiled)
 
     def row(self, columns: Mapping[str, exp.Expression]) -> Evaluator:
         """Compile a projection to a dict of ``columns`` in order.
@@ -277,11 +285,26 @@ class Compiler:
         Raises:
             StatementError: An expression is wrong or not supported.
         """
-        items = ", ".join(f"{name!r}: {self._value(node)}" for name, node in columns.items())
-        return self._function("{" + items + "}")
+        codes = {name: self.value_code(node) for name, node in columns.items()}
+        return self._function(self.row_code(codes))
 
-    def _value(self, node: exp.Expression) -> str:
+    @staticmethod
+    def row_code(codes: Mapping[str, str]) -> str:
+        """Return the dict of the columns' values as code."""
+        return "{" + ", ".join(f"{name!r}: {code}" for name, code in codes.items()) + "}"
+
+    def value_code(self, node: exp.Expression) -> str:
+        """Return one expression as code.
+
+        Raises:
+            StatementError: The expression is wrong or not supported.
+        """
         return self._compile(node).code
+
+    @staticmethod
+    def runtime() -> dict[str, Any]:
+        """Return what generated code calls."""
+        return dict(_RUNTIME)
 
     def _function(self, code: str) -> Evaluator:
         namespace = {**_RUNTIME, **self._constants}
@@ -525,6 +548,9 @@ class Compiler:
             return self._extract(node, codes[0])
         if name in ("COALESCE", "IFNULL") and len(codes) == 2:
             # Both are evaluated, as by ksqlDB: an argument that fails, fails the row.
+            if codes[0].isidentifier() and arguments[1].literal:
+                code = f"({codes[1]} if {codes[0]} is None else {codes[0]})"
+                return Typed(code, returns, nullable=arguments[1].nullable)
             return Typed(f"first({codes[0]}, {codes[1]})", returns, nullable=arguments[1].nullable)
         call = function.call
         target = getattr(self.json, call) if isinstance(call, str) else call

@@ -662,16 +662,23 @@ class Engine:
         replicas = self.topics.names().get(stream.topic)
         if replicas is None:
             warnings.append(
-                {"message": "Error from Kafka: Failed to Describe Kafka Topic(s): [{stream.topic}]"}
+                {
+                    "message": "Error from Kafka: Failed to Describe Kafka Topic(s): "
+                    f"[{stream.topic}]"
+                }
             )
         statistics, cluster = self._statistics(name, store) if extended else ("", [])
-        summaries = [self._offset_summary(q) for q in store.writers(name)] if extended else []
+        # As a server, which gives up at the missing topic and then shows neither of these.
+        shown = replicas is not None
+        summaries = (
+            [self._offset_summary(q) for q in store.writers(name)] if extended and shown else []
+        )
         return (
             entities.source_description(
                 stream,
                 readers=store.readers(name),
                 writers=store.writers(name),
-                dependants=store.dependants(name),
+                dependants=store.dependants(name) if shown else [],
                 partitions=len(replicas or ()),
                 replication=replicas[0] if replicas else 0,
                 extended=extended,
@@ -687,25 +694,35 @@ class Engine:
         return router.route(query.id) if router is not None else None
 
     def _statistics(self, name: str, store: Metastore) -> tuple[str, list[dict[str, Any]]]:
-        routes = [r for q in store.writers(name) if (r := self._live_route(q))]
-        total = sum(r.produced for r in routes)
-        if not total:
+        """Return what the queries wrote to a stream and read from it since they run here."""
+        writing = [r for q in store.writers(name) if (r := self._live_route(q)) and r.produced]
+        reading = [r for q in store.readers(name) if (r := self._live_route(q)) and r.consumed]
+        values: dict[str, float] = {}
+        if writing:
+            total = sum(r.produced for r in writing)
+            values["messages-per-sec"] = total / max(r.age_s for r in writing)
+            values["total-messages"] = total
+        if reading:
+            total = sum(r.consumed for r in reading)
+            values["consumer-messages-per-sec"] = total / max(r.age_s for r in reading)
+            values["consumer-total-messages"] = total
+            values["consumer-total-bytes"] = sum(r.consumed_bytes for r in reading)
+        if not values:
             return "", []
-        last = max(r.last_produced_ms for r in routes)
+        last = max(r.last_ms for r in (*writing, *reading))
         when = datetime.fromtimestamp(last / 1000, UTC).isoformat(timespec="milliseconds")
+        listed = " ".join(
+            f"{n}: {v:9.2f}" if n.endswith("per-sec") else f"{n}: {v:9.0f}"
+            for n, v in values.items()
+        )
         text = (
-            "The statistics field is deprecated and will be removed in a future version of "
-            "ksql. Please "
-            "update your client to the latest version and use statisticsMap instead.\n"
-            f"total-messages: {total:>9}     last-message: {when.replace('+00:00', 'Z')}"
+            "The statistics field is deprecated and will be removed in a future version of ksql. "
+            "Please update your client to the latest version and use statisticsMap instead.\n"
+            f"{listed}     last-message: {when.replace('+00:00', 'Z')}"
         )
         return text, [
-            {
-                "name": "total-messages",
-                "host": self.settings.listen,
-                "value": float(total),
-                "timestamp": last,
-            }
+            {"name": n, "host": self.settings.listen, "value": float(v), "timestamp": last}
+            for n, v in values.items()
         ]
 
     def _offset_summary(self, query: PersistentQuery) -> dict[str, Any]:

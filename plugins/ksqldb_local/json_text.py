@@ -129,7 +129,10 @@ def _surrogate_pair(match: re.Match[str]) -> str:
     return f"\\u{0xD800 + (code >> 10):04X}\\u{0xDC00 + (code & 0x3FF):04X}"
 
 
-_ASTRAL_LEADS = (b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4")
+def _has_astral(raw: bytes) -> bool:
+    """Tell whether UTF-8 may hold characters beyond the basic plane: by their first bytes."""
+    # Searching for single bytes is many times faster here than one regular expression.
+    return b"\xf0" in raw or b"\xf1" in raw or b"\xf2" in raw or b"\xf3" in raw or b"\xf4" in raw
 
 
 def dump_object(row: dict[str, Any]) -> bytes:
@@ -142,8 +145,7 @@ def dump_object(row: dict[str, Any]) -> bytes:
         raw = orjson.dumps(row)
     except orjson.JSONEncodeError as error:
         raise JsonError(str(error)) from error
-    # Searching for single bytes is many times faster here than one regular expression.
-    if b"\\u00" in raw or (not raw.isascii() and any(lead in raw for lead in _ASTRAL_LEADS)):
+    if b"\\u00" in raw or (not raw.isascii() and _has_astral(raw)):
         return escape_like_jackson(raw.decode()).encode()
     return raw
 
@@ -253,8 +255,23 @@ class JsonPath:
             return ""
         return node_text(node)
 
+    def _as_written(self, text: str, digits: str) -> str | None:
+        """Return ``digits`` if just these are written at the only place of that name."""
+        at = text.find(self._last)
+        if at < 0 or "e" in digits or text.find(self._last, at + 1) >= 0:
+            return None
+        at += len(self._last)
+        if not text.startswith(":", at):
+            return None
+        at += 2 if text.startswith(" ", at + 1) else 1
+        end = at + len(digits)
+        return digits if text.startswith(digits, at) and text[end : end + 1] in ",}" else None
+
     def _exact(self, text: str, node: Any) -> str | None:
         if type(node) is float and self._top_level:
+            written = self._as_written(text, repr(node))
+            if written is not None:
+                return written
             found = self._number.search(text)
             if found is not None and text.count(self._last) == 1 and float(found[1]) == node:
                 written = found[1]

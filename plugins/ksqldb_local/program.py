@@ -16,7 +16,7 @@ from ksqldb_local.formatting import expression_text
 from ksqldb_local.functions import JsonCache
 from ksqldb_local.metastore import Stream
 from ksqldb_local.statements import Select
-from ksqldb_local.types import PSEUDO_COLUMNS, Column, Schema, identifier
+from ksqldb_local.types import PSEUDO_COLUMNS, STRING, Column, Schema, identifier
 
 
 def column(name: str) -> exp.Column:
@@ -150,6 +150,7 @@ class Program:
         self, query_id: str, select: Select, source: Stream, sink: Stream, json: JsonCache
     ) -> None:
         self.query_id = query_id
+        self.select = select
         self.sink_topic = sink.topic
         self._sink_name = sink.name
         compiler = Compiler(source.schema, select.alias, json)
@@ -157,6 +158,9 @@ class Program:
         self._where = compiler.predicate(select.where) if select.where is not None else None
         keys = projection.schema.key
         values = {c.name: projection.expressions[c.name] for c in projection.schema.value}
+        self.value_expressions = values
+        self.key_expression = projection.expressions[keys[0].name] if keys else None
+        self.writes_text_key = bool(keys) and keys[0].type == STRING
         self._row = compiler.row(values)
         self._columns: list[tuple[str, Evaluator]] = [
             (name, compiler.evaluator(e)) for name, e in values.items()
@@ -165,8 +169,8 @@ class Program:
         self._repartitions = bool(select.partition_by)
         if keys:
             self._key = compiler.evaluator(projection.expressions[keys[0].name])
-            self._write_key = kafka_writer(keys[0].type)
-        self._write_value: Callable[[dict[str, Any]], bytes | None] = value_writer(
+            self.write_key = kafka_writer(keys[0].type)
+        self.write_value: Callable[[dict[str, Any]], bytes | None] = value_writer(
             projection.schema.value, sink.value_format
         )
 
@@ -176,7 +180,7 @@ class Program:
             return None
         if self._key is None:
             return (None, None)
-        return (self._write_key(reader.read_key(key)), None)
+        return (self.write_key(reader.read_key(key)), None)
 
     def run(
         self, row: tuple[Any, ...], timestamp: int, partition: int, offset: int
@@ -203,8 +207,8 @@ class Program:
         try:
             key = None
             if self._key is not None:
-                key = self._write_key(self._key(row, timestamp, partition, offset))
-            return (key, self._write_value(values)), entries
+                key = self.write_key(self._key(row, timestamp, partition, offset))
+            return (key, self.write_value(values)), entries
         except Exception as error:
             entries.append(
                 processing_log.serialization_error(

@@ -34,6 +34,7 @@ from ksqldb_local import processing_log
 from ksqldb_local.errors import DeserializationError
 from ksqldb_local.formats import SourceReader
 from ksqldb_local.functions import JsonCache
+from ksqldb_local.fusion import Fused, fuse
 from ksqldb_local.metastore import PersistentQuery, Stream
 from ksqldb_local.program import Program
 from ksqldb_local.topics import BrokerTopics, Offsets
@@ -47,8 +48,9 @@ from ksqldb_local.transactions import (
 
 log = logging.getLogger(__name__)
 
-BATCH = 5_000
-"""Most records of one transaction: far from its time-out, enough to cost little."""
+SMALLEST_BATCH, LARGEST_BATCH = 1_000, 16_000
+"""Most records of one transaction: grown and shrunk to stay far from its time-out."""
+_SLOW_S, _FAST_S = 2.0, 0.7
 _IDLE_S = 0.05
 _CHECK_S = 5.0
 _RETRY_S = 1.0
@@ -61,7 +63,7 @@ _GONE = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Route:
     """One query at work; ``next`` holds the first offset of a partition not yet handled."""
 
@@ -74,8 +76,15 @@ class Route:
     failure: str | None = None
     retry_at: float = 0.0
     consumed: int = 0
+    consumed_bytes: int = 0
     produced: int = 0
-    last_produced_ms: int = 0
+    last_ms: int = 0
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def age_s(self) -> float:
+        """Seconds that it has been at work here, at least one."""
+        return max(1.0, time.monotonic() - self.since)
 
 
 @dataclass(slots=True)
@@ -84,6 +93,7 @@ class _Reading:
 
     reader: SourceReader
     routes: list[Route] = field(default_factory=list)
+    fused: Fused | None = None
 
 
 class _Interrupted(Exception):
@@ -128,6 +138,7 @@ class TopicRouter(threading.Thread):
         self._topic_id: str | None = None
         self._position: Offsets = {}
         self._readings: list[_Reading] = []
+        self._batch = SMALLEST_BATCH
         self._delivery_failures: dict[str, str] = {}
         self._checked_at = 0.0
         self._failed_sessions = 0
@@ -142,8 +153,9 @@ class TopicRouter(threading.Thread):
             old = self._routes.get(route.query.id)
             if old is not None:
                 route.next, route.metadata = old.next, old.metadata
-                route.consumed, route.produced = old.consumed, old.produced
-                route.last_produced_ms = old.last_produced_ms
+                route.consumed, route.consumed_bytes = old.consumed, old.consumed_bytes
+                route.produced, route.last_ms = old.produced, old.last_ms
+                route.since = old.since
             route.program = Program(
                 route.query.id, route.query.select, route.query.reads, route.sink, self._json
             )
@@ -210,7 +222,12 @@ class TopicRouter(threading.Thread):
     def _session(self) -> None:
         """One producer and one consumer, until told to stop or something fails."""
         transactional = producer(
-            {**self._config, "on_delivery": self._on_delivery}, self._transactional_id
+            {
+                **self._config,
+                "on_delivery": self._on_delivery,
+                "delivery.report.only.error": True,
+            },
+            self._transactional_id,
         )
         consumer: Consumer | None = None
         try:
@@ -228,6 +245,7 @@ class TopicRouter(threading.Thread):
                     "isolation.level": "read_committed",
                     "auto.offset.reset": "error",
                     "queued.max.messages.kbytes": 32_768,
+                    "queued.min.messages": 3 * LARGEST_BATCH,
                     "fetch.wait.max.ms": 500,
                 }
             )
@@ -241,8 +259,8 @@ class TopicRouter(threading.Thread):
                 first = consumer.poll(_IDLE_S)
                 if first is None:
                     continue
-                batch = [first, *consumer.consume(BATCH - 1, 0)]
-                self._handle(transactional, consumer, batch)
+                batch = [first, *consumer.consume(self._batch - 1, 0)]
+                self._handle(transactional, batch)
         finally:
             if consumer is not None:
                 consumer.close()
@@ -292,7 +310,8 @@ class TopicRouter(threading.Thread):
             if route.next is None:
                 self._load_offsets(route)
         active = self._active()
-        self._readings = _group(active)
+        if set(active) != {r for reading in self._readings for r in reading.routes}:
+            self._readings = _group(active, self._json)
         if not active:
             return False
         self._seek(consumer, active)
@@ -316,7 +335,7 @@ class TopicRouter(threading.Thread):
                 "the streams that read it"
             )
             for route in self._routes.values():
-                self._fail(route, message, retry_s=0.0)
+                self._fail(route, message, retry_s=0.0, missing=True)
             self._position = {}
             return False
         self._partitions = list(range(len(source)))
@@ -330,15 +349,17 @@ class TopicRouter(threading.Thread):
         self._topic_id = topic_id
         for route in self._routes.values():
             if route.sink.topic not in names:
-                self._fail(route, f"Sink topic {route.sink.topic} does not exist")
+                self._fail(route, f"Sink topic {route.sink.topic} does not exist", missing=True)
             elif route.failure is not None and now >= route.retry_at:
                 route.failure = None
         return True
 
-    def _fail(self, route: Route, message: str, *, retry_s: float = _CHECK_S) -> None:
+    def _fail(
+        self, route: Route, message: str, *, retry_s: float = _CHECK_S, missing: bool = False
+    ) -> None:
         if route.failure != message:
             log.warning("%s stands still: %s", route.query.id, message)
-            route.query.failure = _error(message)
+            route.query.failure = _error(message, "USER" if missing else "SYSTEM")
         route.failure = message
         route.retry_at = time.monotonic() + retry_s
 
@@ -401,7 +422,7 @@ class TopicRouter(threading.Thread):
         ):
             self._delivery_failures.setdefault(str(message.topic()), error.str())
 
-    def _handle(self, transactional: Producer, consumer: Consumer, batch: list[Message]) -> None:
+    def _handle(self, transactional: Producer, batch: list[Message]) -> None:
         """Route a batch in one transaction; on failure nothing of it remains."""
         records = [m for m in batch if m.error() is None]
         for message in batch:
@@ -421,6 +442,7 @@ class TopicRouter(threading.Thread):
         routes = [route for reading in self._readings for route in reading.routes]
         self._delivery_failures.clear()
         self._in_batch = True
+        began = time.monotonic()
         transactional.begin_transaction()
         try:
             handled = self._route_all(transactional, records)
@@ -430,13 +452,22 @@ class TopicRouter(threading.Thread):
                 transactional.send_offsets_to_transaction(offsets, route.metadata, _COMMIT_S)
             commit(transactional, _COMMIT_S)
         except (KafkaException, _Interrupted) as error:
+            self._batch = SMALLEST_BATCH
             self._recover(transactional, error)
             return
         self._in_batch = False
+        self._adapt(len(batch), time.monotonic() - began)
         self._mended(routes)
         self._position |= handled
         for route in routes:
             route.next = {**(route.next or {}), **self._after(route, handled)}
+
+    def _adapt(self, records: int, took_s: float) -> None:
+        """Let transactions grow under load, but not towards their time-out."""
+        if took_s > _SLOW_S:
+            self._batch = max(self._batch // 2, SMALLEST_BATCH)
+        elif records == self._batch and took_s < _FAST_S:
+            self._batch = min(self._batch * 2, LARGEST_BATCH)
 
     @staticmethod
     def _after(route: Route, handled: Offsets) -> Offsets:
@@ -467,26 +498,45 @@ class TopicRouter(threading.Thread):
 
     def _route_all(self, transactional: Producer, records: list[Message]) -> Offsets:
         """Send what the queries make of the records; return the offsets after the last ones."""
-        handled: Offsets = {}
-        first: Offsets = {}
-        for message in records:
-            partition, offset = _coordinates(message)
-            first.setdefault(partition, offset)
-            handled[partition] = offset + 1
+        last = {m.partition(): m.offset() for m in records}
+        handled: Offsets = {p: o + 1 for p, o in last.items() if p is not None and o is not None}
+
+        def send(topic: str, **record: Any) -> None:
+            self._send(transactional, topic, **record)
+
         for reading in self._readings:
-            routes = reading.routes
+            # A query that is ahead of the reader has to skip what it has handled already.
             behind = any(
-                r.next is not None and r.next.get(p, 0) > o
-                for r in routes
-                for p, o in first.items()
+                r.next is not None and r.next.get(p, 0) > self._position.get(p, 0)
+                for r in reading.routes
+                for p in handled
             )
-            for message in records:
-                self._route_one(transactional, reading, message, behind=behind)
+            if reading.fused is None or behind:
+                for message in records:
+                    self._route_one(transactional, reading, message, behind=behind)
+                continue
+
+            def exact(message: Message, reading: _Reading = reading) -> None:
+                self._route_one(transactional, reading, message, behind=False, counted=True)
+
+            produced, size, time_ms = reading.fused(records, transactional.produce, send, exact)
+            for route, count in zip(reading.routes, produced, strict=True):
+                route.consumed += len(records)
+                route.consumed_bytes += size
+                route.produced += count
+                route.last_ms = time_ms
         return handled
 
     def _route_one(
-        self, transactional: Producer, reading: _Reading, message: Message, *, behind: bool
+        self,
+        transactional: Producer,
+        reading: _Reading,
+        message: Message,
+        *,
+        behind: bool,
+        counted: bool = False,
     ) -> None:
+        """Do it exactly: with its errors, its entries in the log, and routes that are ahead."""
         partition, offset = _coordinates(message)
         routes: Sequence[Route] = reading.routes
         if behind:
@@ -496,6 +546,11 @@ class TopicRouter(threading.Thread):
             if not routes:
                 return
         kind, timestamp = message.timestamp()
+        if not counted:
+            for route in routes:
+                route.consumed += 1
+                route.consumed_bytes += len(message.value() or b"")
+                route.last_ms = timestamp
         headers = None
         try:
             row = reading.reader.read(message.key(), message.value(), message.headers)
@@ -511,7 +566,6 @@ class TopicRouter(threading.Thread):
         for route in routes:
             program = route.program
             assert program is not None  # noqa: S101 - compiled when the route was added
-            route.consumed += 1
             if row is None:
                 emitted = program.tombstone(reading.reader, message.key())
             else:
@@ -523,7 +577,6 @@ class TopicRouter(threading.Thread):
             if headers is None:
                 headers = message.headers() or []
             route.produced += 1
-            route.last_produced_ms = timestamp
             self._send(
                 transactional,
                 program.sink_topic,
@@ -553,8 +606,8 @@ class TopicRouter(threading.Thread):
             return
 
 
-def _error(message: str) -> dict[str, Any]:
-    return {"timestamp": int(time.time() * 1000), "errorMessage": message, "type": "SYSTEM"}
+def _error(message: str, kind: str = "SYSTEM") -> dict[str, Any]:
+    return {"timestamp": int(time.time() * 1000), "errorMessage": message, "type": kind}
 
 
 def _coordinates(message: Message) -> tuple[int, int]:
@@ -564,7 +617,7 @@ def _coordinates(message: Message) -> tuple[int, int]:
     return partition, offset
 
 
-def _group(routes: list[Route]) -> list[_Reading]:
+def _group(routes: list[Route], json: JsonCache) -> list[_Reading]:
     readings: dict[tuple[Any, ...], _Reading] = {}
     for route in routes:
         source = route.query.reads
@@ -572,4 +625,7 @@ def _group(routes: list[Route]) -> list[_Reading]:
         if key not in readings:
             readings[key] = _Reading(SourceReader(*key))
         readings[key].routes.append(route)
+    for reading in readings.values():
+        programs = [r.program for r in reading.routes if r.program is not None]
+        reading.fused = fuse(reading.routes[0].query.reads, programs, json)
     return list(readings.values())

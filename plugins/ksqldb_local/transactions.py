@@ -26,7 +26,7 @@ def producer(config: Mapping[str, Any], transactional_id: str) -> Producer:
             "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
             "partitioner": "murmur2_random",
             "compression.type": "lz4",
-            "linger.ms": 5,
+            "linger.ms": 100,  # a commit sends what waits, so this only fills requests under load
             "queue.buffering.max.messages": 1_000_000,
             "queue.buffering.max.kbytes": 1_048_576,
             # The broker decides what is too large; a record that it let in must get out again.

@@ -79,7 +79,10 @@ def routed(make_local: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", RECORDED, ids=lambda c: c["case"])
-def test_record_comes_out_as_recorded(case: dict[str, Any], routed: dict[str, Any]) -> None:
+def test_record_comes_out_as_recorded(
+    case: dict[str, Any], routed: dict[str, Any], record_property: Any
+) -> None:
+    record_property("recording", "100-data-in-out")
     timestamp = case["in"]["timestamp"]
     out = [m for m in routed["messages"] if m.timestamp()[1] == timestamp]
 
