@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -121,7 +120,6 @@ def export_run(
     plan: Plan,
     folder: UPath,
     formats: Sequence[str],
-    sql_folder: Path,
     *,
     is_known: Callable[[str], bool] | None = None,
     timeout_s: float = 60,
@@ -130,16 +128,15 @@ def export_run(
 
     Args:
         config: Settings of the Kafka clients.
-        plan: The run's plan.
+        plan: The run's plan; its routing SQL says which topics there are.
         folder: The run's folder.
         formats: "json", "parquet" or both.
-        sql_folder: The routing SQL; says which topics there are.
         is_known: Whether an id_ejecucion is another run's; by default, if it has a plan.
         timeout_s: How long a read may make no progress.
 
     Raises:
         ValueError: An unknown format.
-        emergencias.routes.RoutingSqlError: The routing SQL cannot be read.
+        emergencias.routes.RoutingSqlError: The plan's routing SQL cannot be read.
         kafka_io.KafkaIoError: A topic cannot be read to its end.
 
     Guarantees that each file holds all the run's records of its topics, sorted by instant, T1
@@ -149,7 +146,7 @@ def export_run(
     unknown = sorted(set(map(str, formats)) - FILES.keys())
     if unknown or not formats:
         raise ValueError(f"formats {unknown or 'is empty'}: choose from {', '.join(FILES)}.")
-    routes = load_routes(sql_folder)
+    routes = load_routes(plan.routing_sql)
     known = is_known or known_runs(plan, folder)
     with open_window(config, plan, routes, known, timeout_s=timeout_s) as window:
         return export_window(window, folder, formats)

@@ -68,7 +68,6 @@ def reconcile_run(
     config: ClientConfig,
     plan: Plan,
     folder: UPath,
-    sql_folder: Path,
     *,
     is_known: Callable[[str], bool] | None = None,
     timeout_s: float = 60,
@@ -77,9 +76,9 @@ def reconcile_run(
 
     Args:
         config: Settings of the Kafka clients.
-        plan: The run's plan; everything is counted from it.
+        plan: The run's plan; everything is counted from it, and the conditions of the routing SQL
+            in it are evaluated again by a second engine.
         folder: The run's folder, with the files that `export_run` wrote.
-        sql_folder: The routing SQL, whose conditions are evaluated again by a second engine.
         is_known: Whether an id_ejecucion is another run's; by default, if it has a plan.
         timeout_s: How long a read may make no progress.
 
@@ -93,7 +92,7 @@ def reconcile_run(
     Guarantees that it changes no topic and may be repeated. Records of others in the window are
     counted and break nothing.
     """
-    routes = load_routes(sql_folder)
+    routes = load_routes(plan.routing_sql)
     known = is_known or known_runs(plan, folder)
     with open_window(config, plan, routes, known, timeout_s=timeout_s) as window:
         manifest = reconcile_window(window, plan, routes, folder)

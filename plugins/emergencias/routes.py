@@ -1,20 +1,31 @@
 """What the routing SQL says, in a form that a second engine can check.
 
-The folder of SQL files is the only place where routing is written. ksqlDB runs it; reconciliation
-runs the same conditions again in DuckDB, over the same records, and compares.
+The SQL files are the only place where routing is written. ksqlDB runs them; reconciliation runs
+the same conditions again in DuckDB, over the same records, and compares. A run is judged by the
+files as they were when it was planned; its plan holds them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import sqlglot
-from sqlglot import Token, TokenType, exp
+from sqlglot import exp
 from sqlglot.errors import SqlglotError
+
+from ksqldb_provider.sql import (
+    Definition,
+    SqlError,
+    Statement,
+    StatementKind,
+    parse_statement,
+    tokenize,
+)
 
 # Of sqlglot's dialects, one that takes identifiers in backquotes and in double quotes, as ksqlDB.
 _DIALECT = "sqlite"
@@ -84,42 +95,48 @@ class Routes:
         return tuple(route.sink_topic for route in self.routes)
 
 
-def load_routes(folder: Path) -> Routes:
-    """Read the routing table from the SQL files, in the order of their names.
+def load_routes(sql: Mapping[str, str]) -> Routes:
+    """Read the routing table from SQL files, in the order of their names.
 
     Args:
-        folder: Holds one statement a file.
+        sql: Text by file name, one statement a file; a run's is in its plan.
 
     Raises:
         RoutingSqlError: A file holds something other than the one raw source stream or a
             `CREATE STREAM … AS SELECT … FROM <stream> WHERE …` whose condition can be checked.
     """
-    files = sorted(folder.glob("*.sql"))
     streams: dict[str, _Stream] = {}
     routes: list[Route] = []
-    source_topic: str | None = None
-    source_columns: tuple[str, ...] = ()
-    for path in files:
-        statement = _parse_statement(path)
-        if statement.query is None:
-            if source_topic is not None:
+    raw: _Stream | None = None
+    for file, text in sorted(sql.items()):
+        statement, definition = _parse(file, text)
+        if statement.kind is StatementKind.CREATE_SOURCE:
+            if raw is not None:
                 raise RoutingSqlError(
-                    f"{path}: a second source stream. Two streams over a topic disagree about "
+                    f"{file}: a second source stream. Two streams over a topic disagree about "
                     "which records exist; route everything from the first one."
                 )
-            source_topic, source_columns = statement.topic, statement.columns
-            streams[statement.stream] = _source_stream(path, statement)
+            raw = streams[statement.name] = _source_stream(file, definition)
             continue
-        stream, route = _route(path, statement, streams)
-        streams[statement.stream] = stream
-        routes.append(route)
-    if source_topic is None or not routes:
+        source = _source_of(file, definition, streams)
+        routes.append(
+            Route(
+                stream=statement.name,
+                source_topic=source.topic,
+                sink_topic=statement.sink_topic,
+                predicate=_predicate(file, statement, source),
+                file=file,
+            )
+        )
+        columns = _columns_out(definition, source)
+        streams[statement.name] = _Stream(statement.topic, columns, is_raw=False)
+    if raw is None or not routes:
         raise RoutingSqlError(
-            f"{folder}: found {len(files)} .sql files, {len(routes)} of them routes; expected one "
+            f"The routing SQL has {len(sql)} file(s), {len(routes)} of them routes; expected one "
             "source stream and at least one CREATE STREAM … AS SELECT."
         )
-    key, text = source_columns
-    return Routes(source_topic, (key, text), tuple(routes))
+    key, text_column = raw.columns
+    return Routes(raw.topic, (key, text_column), tuple(routes))
 
 
 class _Term(NamedTuple):
@@ -137,175 +154,74 @@ class _Stream:
     is_raw: bool
 
 
-@dataclass(frozen=True)
-class _Statement:
-    stream: str
-    topic: str
-    properties: dict[str, str]
-    columns: tuple[str, ...]
-    query: str | None
-
-
-def _parse_statement(path: Path) -> _Statement:
-    text = path.read_text(encoding="utf-8")
+def _parse(file: str, text: str) -> tuple[Statement, Definition]:
     try:
-        tokens = sqlglot.tokenize(text, read=_DIALECT)
-    except SqlglotError as error:
-        raise RoutingSqlError(f"{path}: not SQL: {error}") from error
-    if tokens and tokens[-1].token_type is TokenType.SEMICOLON:
-        tokens.pop()
-    if any(token.token_type is TokenType.SEMICOLON for token in tokens):
-        raise RoutingSqlError(f"{path}: more than one statement; write one statement a file.")
-    cursor = _Cursor(path, tokens)
-    cursor.expect("CREATE")
-    if cursor.accept("OR"):
-        cursor.expect("REPLACE")
-    cursor.expect("STREAM")
-    if cursor.accept("IF"):
-        cursor.expect("NOT")
-        cursor.expect("EXISTS")
-    stream = cursor.identifier()
-    columns = _column_names(cursor.group()) if cursor.peek_is("(") else ()
-    properties = _properties(cursor.group()) if cursor.accept("WITH") else {}
-    query = None
-    if cursor.accept("AS"):
-        rest = cursor.rest()
-        if [token.text.upper() for token in rest[-2:]] == ["EMIT", "CHANGES"]:
-            rest = rest[:-2]
-        query = text[rest[0].start : rest[-1].end + 1] if rest else ""
-    elif cursor.rest():
-        raise RoutingSqlError(f"{path}: unexpected {cursor.rest()[0].text!r}.")
-    if "KAFKA_TOPIC" not in properties:
-        raise RoutingSqlError(f"{path}: WITH has no KAFKA_TOPIC; name the topic there.")
-    return _Statement(stream, properties["KAFKA_TOPIC"], properties, columns, query)
+        statement = parse_statement(text, path=Path(file))
+    except SqlError as error:
+        raise RoutingSqlError(str(error)) from error
+    if statement.definition is None or statement.definition.object_type != "STREAM":
+        raise RoutingSqlError(f"{file}: routing files hold CREATE STREAM statements only.")
+    return statement, statement.definition
 
 
-class _Cursor:
-    """Walks a statement's head, which no SQL dialect of the parser knows."""
-
-    def __init__(self, path: Path, tokens: Sequence[Token]) -> None:
-        self._path = path
-        self._tokens = list(tokens)
-
-    def peek_is(self, word: str) -> bool:
-        return bool(self._tokens) and self._tokens[0].text.upper() == word
-
-    def accept(self, word: str) -> bool:
-        if self.peek_is(word):
-            self._tokens.pop(0)
-            return True
-        return False
-
-    def expect(self, word: str) -> None:
-        if not self.accept(word):
-            found = self._tokens[0].text if self._tokens else "the end"
-            raise RoutingSqlError(
-                f"{self._path}: expected {word}, found {found}. Routing files hold CREATE STREAM "
-                "statements only."
-            )
-
-    def identifier(self) -> str:
-        if not self._tokens:
-            self.expect("a stream name")
-        return _fold(self._tokens.pop(0))
-
-    def group(self) -> list[Token]:
-        self.expect("(")
-        inner: list[Token] = []
-        depth = 1
-        while self._tokens:
-            token = self._tokens.pop(0)
-            depth += {TokenType.L_PAREN: 1, TokenType.R_PAREN: -1}.get(token.token_type, 0)
-            if depth == 0:
-                return inner
-            inner.append(token)
-        raise RoutingSqlError(f"{self._path}: a parenthesis is not closed.")
-
-    def rest(self) -> list[Token]:
-        return self._tokens
-
-
-def _fold(token: Token) -> str:
-    return token.text if token.token_type is TokenType.IDENTIFIER else token.text.upper()
-
-
-def _split(tokens: Sequence[Token]) -> list[list[Token]]:
-    parts: list[list[Token]] = [[]]
-    for token in tokens:
-        if token.token_type is TokenType.COMMA:
-            parts.append([])
-        else:
-            parts[-1].append(token)
-    return [part for part in parts if part]
-
-
-def _column_names(tokens: Sequence[Token]) -> tuple[str, ...]:
-    return tuple(_fold(part[0]) for part in _split(tokens))
-
-
-def _properties(tokens: Sequence[Token]) -> dict[str, str]:
-    return {part[0].text.upper(): part[-1].text for part in _split(tokens)}
-
-
-def _source_stream(path: Path, statement: _Statement) -> _Stream:
-    format_ = statement.properties.get("VALUE_FORMAT", statement.properties.get("FORMAT", ""))
-    if format_.upper() != "KAFKA" or len(statement.columns) != 2:
+def _source_stream(file: str, definition: Definition) -> _Stream:
+    properties = definition.properties
+    format_ = properties.get("VALUE_FORMAT", properties.get("FORMAT"))
+    if format_ != "KAFKA" or len(definition.columns) != 2:
         raise RoutingSqlError(
-            f"{path}: the source stream must be the raw text, (key VARCHAR KEY, text VARCHAR) with "
+            f"{file}: the source stream must be the raw text, (key VARCHAR KEY, text VARCHAR) with "
             "VALUE_FORMAT='KAFKA': a typed stream drops records that it cannot read."
         )
-    return _Stream(statement.topic, statement.columns, is_raw=True)
+    columns = tuple(column.name for column in definition.columns)
+    return _Stream(definition.topic, columns, is_raw=True)
 
 
-def _route(path: Path, statement: _Statement, streams: dict[str, _Stream]) -> tuple[_Stream, Route]:
-    try:
-        select = sqlglot.parse_one(statement.query or "", read=_DIALECT)
-    except SqlglotError as error:
-        raise RoutingSqlError(f"{path}: the query cannot be parsed: {error}") from error
-    if not isinstance(select, exp.Select) or any(
-        select.args.get(clause) for clause in ("joins", "group", "having", "limit", "distinct")
-    ):
-        raise RoutingSqlError(f"{path}: the query must read one stream, with or without WHERE.")
-    table = select.find(exp.Table)
-    source_name = "" if table is None else _name(table.this)
-    source = streams.get(source_name)
-    if source is None:
+def _source_of(file: str, definition: Definition, streams: Mapping[str, _Stream]) -> _Stream:
+    if definition.clauses:
         raise RoutingSqlError(
-            f"{path}: reads {source_name or 'nothing'}, which no earlier file creates. The streams "
-            f"so far: {', '.join(streams) or 'none'}."
+            f"{file}: the query must read one stream, with or without WHERE; it has also "
+            f"{', '.join(definition.clauses)}."
         )
-    translator = _Translator(path, source)
-    where = select.args.get("where")
-    if where is None:
-        predicate = Predicate("TRUE", ())
-    else:
-        truth = translator.truth(where.this)
-        sql = truth.sql
-        if truth.error != _FALSE:
-            # ksqlDB drops a row whose condition throws.
-            sql = f"CASE WHEN {truth.error} THEN FALSE ELSE {truth.sql} END"
-        predicate = Predicate(sql, tuple(sorted(translator.columns)))
-    stream = _Stream(statement.topic, _projection(path, select, source), is_raw=False)
-    return stream, Route(
-        stream=statement.stream,
-        source_topic=source.topic,
-        sink_topic=statement.topic,
-        predicate=predicate,
-        file=path.name,
-    )
+    name = next(iter(definition.sources), "nothing")
+    if name not in streams:
+        raise RoutingSqlError(
+            f"{file}: reads {name}, which no earlier file creates. The streams so far: "
+            f"{', '.join(streams) or 'none'}."
+        )
+    return streams[name]
 
 
-def _projection(path: Path, select: exp.Select, source: _Stream) -> tuple[str, ...]:
+def _predicate(file: str, statement: Statement, source: _Stream) -> Predicate:
+    condition = _condition(statement)
+    if condition is None:
+        return Predicate("TRUE", ())
+    translator = _Translator(file, source)
+    truth = translator.truth(condition)
+    sql = truth.sql
+    if truth.error != _FALSE:
+        # ksqlDB drops a row whose condition throws.
+        sql = f"CASE WHEN {truth.error} THEN FALSE ELSE {truth.sql} END"
+    return Predicate(sql, tuple(sorted(translator.columns)))
+
+
+def _condition(statement: Statement) -> exp.Expression | None:
+    where = dropwhile(lambda token: not token.is_word("WHERE"), tokenize(statement.text))
+    words = takewhile(lambda token: not (token.is_word("EMIT") or token.is_symbol(";")), where)
+    text = " ".join(token.text for token in words)
+    if not text:
+        return None
+    try:
+        select = sqlglot.parse_one(f"SELECT 1 {text}", read=_DIALECT)
+    except SqlglotError as error:
+        raise RoutingSqlError(f"{statement.path}: cannot read {text!r}: {error}") from error
+    condition: exp.Expression = select.args["where"].this
+    return condition
+
+
+def _columns_out(definition: Definition, source: _Stream) -> tuple[str, ...]:
     names: list[str] = []
-    for item in select.expressions:
-        if item.is_star:
-            names.extend(source.columns)
-        elif isinstance(item, exp.Alias):
-            names.append(_name(item.args["alias"]))
-        elif isinstance(item, exp.Column):
-            names.append(_name(item.this))
-        else:
-            raise RoutingSqlError(f"{path}: give {item.sql()} a name with AS.")
+    for name, _ in definition.select:
+        names += source.columns if name == "*" else (name,)
     return tuple(names)
 
 
@@ -330,7 +246,7 @@ class _Translator:
     function that throws before that drops the row.
     """
 
-    path: Path
+    file: str
     source: _Stream
     columns: set[str] = field(default_factory=set)
 
@@ -435,7 +351,7 @@ class _Translator:
         name = _name(node.this)
         if name not in self.source.columns and name not in _PSEUDO_COLUMNS:
             raise RoutingSqlError(
-                f"{self.path}: unknown column {name}; the stream has "
+                f"{self.file}: unknown column {name}; the stream has "
                 f"{', '.join(self.source.columns)}."
             )
         return _Term(self._use(name), can_be_null=name not in _PSEUDO_COLUMNS)
@@ -460,7 +376,7 @@ class _Translator:
             and _name(node.this) == self.source.columns[1]
         ):
             raise RoutingSqlError(
-                f"{self.path}: {function} is checked only on the text column of the source "
+                f"{self.file}: {function} is checked only on the text column of the source "
                 f"stream, not on {node.sql()}."
             )
 
@@ -473,7 +389,7 @@ class _Translator:
 
     def _refuse(self, node: exp.Expression) -> RoutingSqlError:
         return RoutingSqlError(
-            f"{self.path}: reconciliation cannot check {node.sql(dialect=_DIALECT)!r}. It knows "
+            f"{self.file}: reconciliation cannot check {node.sql(dialect=_DIALECT)!r}. It knows "
             "AND, OR, NOT, =, <>, IN, IS NULL, CASE WHEN, COALESCE, UCASE, LCASE, TRIM, "
             "IS_JSON_STRING, JSON_KEYS and EXTRACTJSONFIELD(text, '$.field'); write the condition "
             "with these or add the construct to emergencias.routes."

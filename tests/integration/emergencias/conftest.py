@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections import Counter
@@ -91,10 +92,8 @@ def _wait_for_leaders(bootstrap_servers: str, topics: list[str]) -> None:
 
 
 @pytest.fixture
-def own_topics(
-    bootstrap_servers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], str]:
-    """Make topics that no stream query reads, and the routing SQL that names them.
+def own_topics(bootstrap_servers: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Make topics that no stream query reads.
 
     What a test routes by hand would otherwise be routed again by the engine, if one runs.
     Returns the name that a topic of the catalogue has here.
@@ -109,12 +108,6 @@ def own_topics(
     _wait_for_leaders(bootstrap_servers, list(names.values()))
     for constant in ("T1", "T2", "T2_1", "T2_2", "T2_3", "T3", "T4"):
         monkeypatch.setattr(model, constant, names[getattr(model, constant)])
-    (tmp_path / "ksql").mkdir()
-    for path in (PROJECT_ROOT / "include" / "ksql").glob("*.sql"):
-        text = path.read_text(encoding="utf-8")
-        for name, own in names.items():
-            text = text.replace(f"'{name}'", f"'{own}'")
-        (tmp_path / "ksql" / path.name).write_text(text, encoding="utf-8")
     return names.__getitem__
 
 
@@ -140,9 +133,18 @@ class HandRouted:
 
     def __init__(self, config: dict[str, Any], own: Callable[[str], str], tmp_path: Path) -> None:
         self.config = config
-        self.sql_folder = tmp_path / "ksql"
         self._own = own
         self._exports = str(tmp_path / "exports")
+
+    @cached_property
+    def routing_sql(self) -> dict[str, str]:
+        """The project's SQL over the topics of this test."""
+        return {
+            path.name: re.sub(
+                r"'(T\d[\w.]*)'", lambda name: f"'{self._own(name[1])}'", path.read_text("utf-8")
+            )
+            for path in (PROJECT_ROOT / "include" / "ksql").glob("*.sql")
+        }
 
     def plan(self, run_id: str, alerts: int = 3 * len(ALERTS)) -> tuple[Plan, UPath]:
         """Plan a run at T1's present end and write its plan."""
@@ -164,6 +166,7 @@ class HandRouted:
                 str(partition): offset
                 for (_, partition), offset in high_watermarks(self.config, [model.T1]).items()
             },
+            routing_sql=self.routing_sql,
         )
         folder = run_folder(self._exports, plan.dag_id, run_id)
         folder.mkdir(parents=True)

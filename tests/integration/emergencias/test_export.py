@@ -17,7 +17,6 @@ def export(hand_routed: Any, plan: Any, folder: UPath, *formats: str) -> ExportR
         plan,
         folder,
         formats or ("json", "parquet"),
-        hand_routed.sql_folder,
         timeout_s=30,
     )
 

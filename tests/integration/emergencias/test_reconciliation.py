@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,14 +10,17 @@ from upath import UPath
 from emergencias import model
 from emergencias.export import export_run
 from emergencias.manifest import Manifest, ReconciliationError, read_manifest
+from emergencias.params import RunParams
+from emergencias.plan import load_plan, make_plan, run_folder
 from emergencias.reconciliation import reconcile_run
+from emergencias.settings import Settings
 
 
 def finish(hand_routed: Any, plan: Any, folder: UPath) -> Manifest:
     """Export and reconcile, as the last steps of a run do."""
     arguments = (hand_routed.config, plan, folder)
-    export_run(*arguments, ("json", "parquet"), hand_routed.sql_folder, timeout_s=30)
-    return reconcile_run(*arguments, hand_routed.sql_folder, timeout_s=30)
+    export_run(*arguments, ("json", "parquet"), timeout_s=30)
+    return reconcile_run(*arguments, timeout_s=30)
 
 
 def test_a_complete_run_is_green(hand_routed: Any, own_topics: Any) -> None:
@@ -146,13 +151,39 @@ def test_reconciling_again_changes_the_time_only(hand_routed: Any) -> None:
     assert first.model_dump(exclude={"generated_at"}) == second.model_dump(exclude={"generated_at"})
 
 
+def test_a_run_is_judged_by_the_sql_it_was_planned_with(hand_routed: Any, tmp_path: Path) -> None:
+    settings = Settings(include_dir=tmp_path / "include", export_root=str(tmp_path / "exports"))
+    settings.sql_dir.mkdir(parents=True)
+    for name, text in hand_routed.routing_sql.items():
+        (settings.sql_dir / name).write_text(text, encoding="utf-8")
+    run = {"dag_id": "emergencias_112", "run_id": "this"}
+    interval_end = datetime(2026, 3, 1, tzinfo=UTC)
+    make_plan(
+        hand_routed.config,
+        settings,
+        **run,
+        params=RunParams(alerts=21),
+        interval_end=interval_end,
+        retention_ms=2_592_000_000,
+    )
+    hand_routed.send(load_plan(settings, **run), range(21))
+    police = settings.sql_dir / "11_redireccion_policia.sql"
+    police.write_text(police.read_text("utf-8").replace("'Policia'", "'GEOs'"), encoding="utf-8")
+
+    plan, folder = load_plan(settings, **run), run_folder(settings.export_root, **run)
+    assert finish(hand_routed, plan, folder).failed == ()
+    edited = {**plan.routing_sql, police.name: police.read_text("utf-8")}
+    (check,) = finish(hand_routed, plan.model_copy(update={"routing_sql": edited}), folder).failed
+    assert police.name in check.name
+
+
 def test_a_file_that_was_cut_makes_the_run_red(hand_routed: Any) -> None:
     plan, folder = hand_routed.plan("this")
     hand_routed.send(plan, range(21))
     finish(hand_routed, plan, folder)
     path = folder / "TOTAL_AVISOS.json"
     path.write_bytes(path.read_bytes()[:-2])
-    manifest = reconcile_run(hand_routed.config, plan, folder, hand_routed.sql_folder)
+    manifest = reconcile_run(hand_routed.config, plan, folder)
 
     (check,) = manifest.failed
     assert check.name == "TOTAL_AVISOS.json tells every alert once"

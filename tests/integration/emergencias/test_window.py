@@ -17,7 +17,7 @@ from kafka_io import OffsetsLostError, ReadTimeoutError, TopicMissingError
 
 @contextmanager
 def window_of(hand_routed: Any, plan: Any, timeout_s: float = 30) -> Iterator[Window]:
-    routes = load_routes(hand_routed.sql_folder)
+    routes = load_routes(plan.routing_sql)
     with open_window(
         hand_routed.config, plan, routes, lambda _: False, timeout_s=timeout_s
     ) as window:

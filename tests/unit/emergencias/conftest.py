@@ -182,13 +182,20 @@ ALERTS: list[dict[str, Any]] = [
 
 
 @pytest.fixture(scope="session")
-def routes() -> Routes:
-    """The project's own routing."""
-    return load_routes(PROJECT_ROOT / "include" / "ksql")
+def routing_sql() -> dict[str, str]:
+    """The project's own SQL files."""
+    folder = PROJECT_ROOT / "include" / "ksql"
+    return {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.sql")}
 
 
 @pytest.fixture(scope="session")
-def new_corpus() -> Callable[..., Corpus]:
+def routes(routing_sql: dict[str, str]) -> Routes:
+    """The project's own routing."""
+    return load_routes(routing_sql)
+
+
+@pytest.fixture(scope="session")
+def new_corpus(routing_sql: dict[str, str]) -> Callable[..., Corpus]:
     """Plan a run of the given alerts and put them where they belong."""
 
     def make(alerts: list[dict[str, Any]] | None = None, run_id: str = "run/1", **params: Any):
@@ -209,6 +216,7 @@ def new_corpus() -> Callable[..., Corpus]:
             input=None,
             id_recipe=model.ID_RECIPE,
             t1_start_offsets={"0": 0, "1": 0, "2": 0},
+            routing_sql=routing_sql,
         )
         corpus = Corpus(plan)
         corpus.receive_plan(alerts)

@@ -4,8 +4,7 @@ import duckdb
 import pytest
 
 from emergencias import model
-from emergencias.routes import load_routes
-from emergencias.settings import Settings
+from emergencias.routes import Routes
 from emergencias.vocabulary import DATA_FOLDER, load_vocabulary
 
 BODIES = [body.name for body in load_vocabulary(DATA_FOLDER).bodies]
@@ -15,11 +14,9 @@ ODD = [None, "", "null", "Medicos", "Médicos", "ambulancia", " Ambulancia"]
 @pytest.mark.parametrize("doctor", ["Si", "No", "Sí", "SI", "", "null", None])
 @pytest.mark.parametrize("body", [*BODIES, *ODD])
 def test_sql_and_python_agree_who_of_t2_needs_an_ambulance(
-    doctor: str | None, body: str | None
+    routes: Routes, doctor: str | None, body: str | None
 ) -> None:
-    (command_post,) = [
-        r for r in load_routes(Settings().sql_dir).routes if r.sink_topic == model.T2_2
-    ]
+    (command_post,) = [r for r in routes.routes if r.sink_topic == model.T2_2]
 
     (others,) = duckdb.execute(
         f'SELECT {command_post.predicate.sql} FROM (SELECT ?::VARCHAR AS "REQUIERE_MEDICO", '

@@ -28,7 +28,6 @@ from emergencias.export import (
     object_text,
 )
 from emergencias.files import replacing
-from emergencias.settings import PROJECT_ROOT
 from emergencias.window import Window
 
 ReadWindow = Callable[..., AbstractContextManager[Window]]
@@ -284,7 +283,7 @@ def test_an_unknown_format_is_refused_before_anything_is_read(
     corpus: Any, folder: UPath, formats: tuple[str, ...]
 ) -> None:
     with pytest.raises(ValueError, match="choose from json, parquet"):
-        export_run({}, corpus.plan, folder, formats, PROJECT_ROOT / "include" / "ksql")
+        export_run({}, corpus.plan, folder, formats)
 
 
 class TestReplacing:

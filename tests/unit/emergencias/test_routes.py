@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -27,18 +26,12 @@ SELECT * FROM primero WHERE {where} EMIT CHANGES;
 """
 
 
-@pytest.fixture
-def load(tmp_path: Path) -> Callable[..., Routes]:
-    def write(*statements: str) -> Routes:
-        for n, statement in enumerate(statements):
-            (tmp_path / f"{n:02}.sql").write_text(statement, encoding="utf-8")
-        return load_routes(tmp_path)
-
-    return write
+def load(*statements: str) -> Routes:
+    return load_routes({f"{n:02}.sql": text for n, text in enumerate(statements)})
 
 
 @pytest.fixture
-def picks(load: Callable[..., Routes]) -> Callable[..., bool]:
+def picks() -> Callable[..., bool]:
     """Evaluate a condition over a routed record's columns A and B."""
 
     def evaluate(where: str, a: str | None, b: str | None = None) -> bool:
@@ -145,20 +138,15 @@ _CONDITIONS = st.recursive(
     b=st.sampled_from([None, "x", "y", "Si", ""]),
 )
 def test_a_condition_and_its_negation_split_every_record(
-    tmp_path_factory: pytest.TempPathFactory, condition: str, a: str | None, b: str | None
+    condition: str, a: str | None, b: str | None
 ) -> None:
-    folder = tmp_path_factory.mktemp("sql")
-    statements = [
+    rest = SECOND.replace("segundo", "resto").replace("'dos'", "'tres'")
+    _, yes, no = load(
         SOURCE,
         ROUTED.format(where=""),
         SECOND.format(where=condition),
-        SECOND.replace("segundo", "resto")
-        .replace("'dos'", "'tres'")
-        .format(where=f"NOT ({condition})"),
-    ]
-    for n, statement in enumerate(statements):
-        (folder / f"{n}.sql").write_text(statement)
-    _, yes, no = load_routes(folder).routes
+        rest.format(where=f"NOT ({condition})"),
+    ).routes
     with duckdb.connect() as db:
         answers = db.execute(
             f"SELECT {yes.predicate.sql}, {no.predicate.sql} "
@@ -176,12 +164,11 @@ def test_a_condition_and_its_negation_split_every_record(
         ("CASE a WHEN 'x' THEN TRUE ELSE FALSE END", "cannot check"),
         ("c = 'x'", "unknown column C"),
         ("IS_JSON_STRING(a)", "only on the text column"),
-        ("a = 'x' AND", "cannot be parsed"),
+        ("a = 'x' AND", "cannot read"),
+        ("", "cannot read"),
     ],
 )
-def test_what_cannot_be_checked_is_refused_with_the_files_name(
-    load: Callable[..., Routes], where: str, complaint: str
-) -> None:
+def test_what_cannot_be_checked_is_refused_with_the_files_name(where: str, complaint: str) -> None:
     with pytest.raises(RoutingSqlError, match=complaint) as refused:
         load(SOURCE, ROUTED.format(where=""), SECOND.format(where=where))
     assert "02.sql" in str(refused.value)
@@ -190,39 +177,58 @@ def test_what_cannot_be_checked_is_refused_with_the_files_name(
 @pytest.mark.parametrize(
     ("statement", "complaint"),
     [
-        ("DROP STREAM primero;", "expected CREATE"),
-        ("CREATE TABLE t AS SELECT * FROM avisos;", "expected STREAM"),
-        ("CREATE STREAM s AS SELECT * FROM avisos;", "no KAFKA_TOPIC"),
+        ("DROP STREAM primero;", "CREATE STREAM statements only"),
+        ("CREATE TABLE t AS SELECT * FROM avisos;", "CREATE STREAM statements only"),
         (SECOND.format(where="a = 'x'").replace("FROM primero", "FROM nadie"), "NADIE"),
-        (SECOND.format(where="a = 'x'") + SECOND.format(where="a = 'x'"), "one statement a file"),
+        (SECOND.format(where="a = 'x'") + SECOND.format(where="a = 'x'"), "a second statement"),
         (
             "CREATE STREAM j WITH (KAFKA_TOPIC = 'dos') AS SELECT * FROM primero p "
             "JOIN avisos q WITHIN 1 HOURS ON p.id = q.id EMIT CHANGES;",
-            "02.sql",
+            "must read one stream",
         ),
+        ("CREATE STREAM s AS SELECT * FROM avisos PARTITION BY texto;", "it has also PARTITION"),
         ("CREATE STREAM s (a VARCHAR) WITH (KAFKA_TOPIC = 'x', VALUE_FORMAT = 'JSON');", "second"),
-        ("CREATE STREAM s (a VARCHAR", "not closed"),
-        ("", "expected CREATE"),
-        ("CREATE STREAM 'x", "not SQL"),
+        ("CREATE STREAM s (a VARCHAR;", "not closed"),
+        ("CREATE STREAM s AS SELECT * FROM avisos", "does not end with ';'"),
+        ("", "no statement"),
+        ("CREATE STREAM s AS SELECT * FROM 'x';", "reads nothing"),
+        ("CREATE STREAM 'x", "a string is not closed"),
     ],
 )
-def test_a_statement_that_is_no_route_is_refused(
-    load: Callable[..., Routes], statement: str, complaint: str
-) -> None:
-    with pytest.raises(RoutingSqlError, match=complaint):
+def test_a_statement_that_is_no_route_is_refused(statement: str, complaint: str) -> None:
+    with pytest.raises(RoutingSqlError, match=complaint) as refused:
         load(SOURCE, ROUTED.format(where=""), statement)
+    assert "02.sql" in str(refused.value)
 
 
-def test_a_typed_source_stream_is_refused(load: Callable[..., Routes]) -> None:
+def test_comments_and_case_of_keywords_do_not_matter() -> None:
+    plain = load(SOURCE, ROUTED.format(where=""), SECOND.format(where="a = 'x' AND b <> 'y'"))
+    noisy = SECOND.format(where="/* WHERE b = 'z' */ A = 'x' -- EMIT;\n and b <> 'y'")
+    assert load(SOURCE, ROUTED.format(where=""), noisy.replace("WHERE", "where", 1)) == plain
+
+
+def test_files_are_read_in_the_order_of_their_names() -> None:
+    files = {"2.sql": SECOND.format(where="a = 'x'"), "1.sql": ROUTED.format(where="")}
+    routes = load_routes({**files, "0.sql": SOURCE})
+    assert [route.file for route in routes.routes] == ["1.sql", "2.sql"]
+
+
+def test_a_sink_without_a_topic_of_its_own_has_the_streams_name() -> None:
+    (route,) = load(SOURCE, "CREATE STREAM destino AS SELECT * FROM avisos EMIT CHANGES;").routes
+    assert route.sink_topic == "DESTINO"
+
+
+def test_a_typed_source_stream_is_refused() -> None:
     with pytest.raises(RoutingSqlError, match="typed stream drops records"):
         load(
             "CREATE STREAM avisos (grado VARCHAR) WITH (KAFKA_TOPIC = 'x', VALUE_FORMAT = 'JSON');"
         )
 
 
-def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RoutingSqlError, match=r"found 0 \.sql files"):
-        load_routes(tmp_path)
+@pytest.mark.parametrize("statements", [(), (SOURCE,)])
+def test_sql_that_routes_nothing_is_refused(statements: tuple[str, ...]) -> None:
+    with pytest.raises(RoutingSqlError, match="0 of them routes"):
+        load(*statements)
 
 
 # value on T1; the topics it goes to. Seen on a real ksqlDB server.
