@@ -112,6 +112,9 @@ def parse_bytes_exact(raw: bytes) -> Any:
     return value
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 def escape_like_jackson(text: str) -> str:
     """Return orjson's output with the escapes that Jackson's UTF-8 generator writes.
 
@@ -138,16 +141,21 @@ def _has_astral(raw: bytes) -> bool:
 def dump_object(row: dict[str, Any]) -> bytes:
     """Serialize a record's value: compact, raw UTF-8, with Jackson's escapes.
 
-    Raises:
-        JsonError: A text holds half a surrogate pair, which UTF-8 cannot carry.
+    Half a surrogate pair, which UTF-8 cannot carry, goes out as its escape: Jackson writes each
+    half of a pair that way, and an alert must not be lost for half a smiley.
     """
     try:
         raw = orjson.dumps(row)
-    except orjson.JSONEncodeError as error:
-        raise JsonError(str(error)) from error
+    except orjson.JSONEncodeError:
+        text = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+        return escape_like_jackson(_SURROGATE.sub(_half, text)).encode()
     if b"\\u00" in raw or (not raw.isascii() and _has_astral(raw)):
         return escape_like_jackson(raw.decode()).encode()
     return raw
+
+
+def _half(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04X}"
 
 
 def number_text(value: int | Decimal) -> str:

@@ -179,3 +179,9 @@ def test_value_of_another_type_becomes_text(value: Any, text: str) -> None:
 
 def test_node_text_is_compact() -> None:
     assert node_text({"a": [1, None, False, "é"]}) == '{"a":[1,null,false,"é"]}'
+
+
+def test_half_a_surrogate_pair_goes_out_as_its_escape_and_loses_no_record():
+    raw = dump_object({"A": "x\ud800 ñ 😀", "B": None})
+
+    assert raw == '{"A":"x\\uD800 ñ \\uD83D\\uDE00","B":null}'.encode()
