@@ -65,11 +65,6 @@ def test_output_has_jacksons_escapes() -> None:
     )
 
 
-def test_half_a_surrogate_pair_cannot_be_written() -> None:
-    with pytest.raises(JsonError):
-        dump_object({"A": "\ud83d"})
-
-
 @pytest.mark.parametrize(
     "text",
     [
