@@ -53,8 +53,9 @@ class HashingWriter:
 def replacing(path: UPath) -> Iterator[HashingWriter]:
     """Write a file that appears under its name only when it is complete.
 
-    What stood there stays until then, and for good if the block raises. Leftovers of writers that
-    were killed are removed.
+    What stood there stays until then, and for good if the block raises. Two writers at once do not
+    disturb each other; the last to finish wins. One that is killed leaves a hidden file
+    `.<name>.<hex>`, which nothing reads: whose it is, and whether it still writes, cannot be told.
 
     Args:
         path: The file; its folder is made if missing.
@@ -67,8 +68,7 @@ def replacing(path: UPath) -> Iterator[HashingWriter]:
             yield writer
         _move(beside, path)
     finally:
-        for leftover in list(path.parent.glob(f".{path.name}.*")):
-            leftover.unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
 
 
 def _move(source: UPath, target: UPath) -> None:

@@ -102,7 +102,13 @@ class FileEntry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What `manifest.json` holds. Only `generated_at` differs between two looks at the same run."""
+    """What `manifest.json` holds.
+
+    A second look at a run that is done tells the same of the run's own alerts, checks and files.
+    `generated_at` differs, and what was produced by others meanwhile shows too: a window ends at
+    the topics' ends of now, so the ends in `offsets` and the counts `otras_ejecuciones`, `ajenos`
+    and `tombstones` may have grown. `versions` are those of the software that looked.
+    """
 
     model_config = ConfigDict(frozen=True)
     version: int = 1

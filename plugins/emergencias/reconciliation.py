@@ -5,23 +5,14 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import duckdb
-
 from emergencias import model
-from emergencias.export import (
-    ALERTS_JSON,
-    ALERTS_PARQUET,
-    DELIVERIES_PARQUET,
-    FILES,
-    MEDICAL_JSON,
-)
+from emergencias.export import FILES
+from emergencias.file_check import check_file
 from emergencias.manifest import (
     FIRST_IDS,
     Check,
@@ -38,6 +29,7 @@ from emergencias.plan import PLAN_FILE
 from emergencias.routes import IS_JSON, JSON_KEYS, Route, Routes, load_routes
 from emergencias.window import (
     FOREIGN,
+    ID,
     ORPHAN,
     OTHER_RUN,
     RUN,
@@ -60,8 +52,6 @@ __all__ = [
     "reconcile_window",
     "source_rows",
 ]
-
-_ID = "coalesce(clave, particion || ':' || posicion)"
 
 
 def reconcile_run(
@@ -90,7 +80,9 @@ def reconcile_run(
         kafka_io.KafkaIoError: A topic cannot be read to its end.
 
     Guarantees that it changes no topic and may be repeated. Records of others in the window are
-    counted and break nothing.
+    counted and break nothing. An alert of the run that a person corrected and sent to T1 again is
+    one of them ("ajeno") if it has neither the key nor the id_ejecucion of the old record; with
+    either it is the run's, and an alert too many.
     """
     routes = load_routes(plan.routing_sql)
     known = is_known or known_runs(plan, folder)
@@ -105,7 +97,7 @@ def reconcile_window(window: Window, plan: Plan, routes: Routes, folder: UPath) 
     checks = check_window(window, plan, routes)
     files: list[FileEntry] = []
     for name in (name for kind in plan.params.formats for name in FILES[kind.value]):
-        entry, check = _check_file(window, routes, folder / name)
+        entry, check = check_file(window, routes, folder / name)
         files += [] if entry is None else [entry]
         checks.append(check)
     return Manifest(
@@ -279,7 +271,7 @@ class _Checks:
                     expected=self.window.scalar(f"SELECT count(*) FROM ({expected})"),
                     found=self.window.scalar(f"SELECT count(*) FROM ({found})"),
                     topics=(route.sink_topic,),
-                    first_ids=self._first(wrong) if lost or added else (),
+                    first_ids=self.window.first_ids(wrong) if lost or added else (),
                     detail=f"{lost} missing, {added} not expected" if lost or added else "",
                 )
             )
@@ -299,7 +291,9 @@ class _Checks:
                     expected=alerts,
                     found=int(rows),
                     topics=(topic,),
-                    first_ids=self._first(f"SELECT p, o FROM llegadas WHERE n > 1 AND {where}"),
+                    first_ids=self.window.first_ids(
+                        f"SELECT p, o FROM llegadas WHERE n > 1 AND {where}"
+                    ),
                     detail="" if rows == alerts else f"{rows - alerts} record(s) too many",
                 )
             )
@@ -323,7 +317,7 @@ class _Checks:
             expected=expected,
             found=found,
             topics=(model.T2_1,),
-            first_ids=self._first(f"SELECT p, o FROM ({rows}) WHERE NOT {told}"),
+            first_ids=self.window.first_ids(f"SELECT p, o FROM ({rows}) WHERE NOT {told}"),
             detail=""
             if expected == found
             else f"{expected - found} without DIRECCION and DIRECCION_FUENTE, or DIRECCION_MOTIVO",
@@ -341,7 +335,7 @@ class _Checks:
             found=found,
             topics=tuple(topic for (topic,) in topics) or self.window.topics[1:],
             first_ids=self._ids(
-                f"SELECT topic || ' ' || {_ID} FROM huerfanos ORDER BY topic, particion, posicion"
+                f"SELECT topic || ' ' || {ID} FROM huerfanos ORDER BY topic, particion, posicion"
             ),
             detail="they claim this run but point to none of its alerts" if found else "",
         )
@@ -354,12 +348,9 @@ class _Checks:
             expected=0,
             found=found,
             topics=topics,
-            first_ids=self._first(wrong) if found else (),
+            first_ids=self.window.first_ids(wrong) if found else (),
             detail=f"{found} {problem}" if found else "",
         )
-
-    def _first(self, coordinates: str) -> tuple[str, ...]:
-        return _first_ids(self.window, coordinates)
 
     def _ids(self, sql: str) -> tuple[str, ...]:
         return tuple(
@@ -406,17 +397,6 @@ def source_rows(routes: Routes, source: str) -> str:
     )
 
 
-def _first_ids(window: Window, coordinates: str) -> tuple[str, ...]:
-    found = window.db.execute(
-        f"""
-        SELECT {_ID} FROM avisos
-        SEMI JOIN ({coordinates}) w ON particion = w.p AND posicion = w.o
-        ORDER BY particion, posicion LIMIT {FIRST_IDS}
-        """
-    ).fetchall()
-    return tuple(id_ for (id_,) in found)
-
-
 def _topic_counts(window: Window, checks: Sequence[Check]) -> tuple[TopicCount, ...]:
     counted = {
         (topic, kind): n
@@ -443,95 +423,9 @@ def _review(window: Window) -> Review:
     ).fetchall()
     return Review(
         alerts=sum(n for _, n in motivos),
-        first_ids=_first_ids(window, f"SELECT t1_particion AS p, t1_offset AS o {where}"),
+        first_ids=window.first_ids(f"SELECT t1_particion AS p, t1_offset AS o {where}"),
         motivos=dict(motivos),
     )
-
-
-def _check_file(window: Window, routes: Routes, path: UPath) -> tuple[FileEntry | None, Check]:
-    """Read a written file back, with a reader of another make than its writer."""
-    run = (
-        "SELECT particion AS p, posicion AS o, '' AS t, clave AS id FROM avisos "
-        f"WHERE clase = '{RUN}'"
-    )
-    sent = "SELECT t1_particion AS p, t1_offset AS o, {} AS t, clave AS id FROM entregas"
-    medical = f"{sent.format(repr(''))} WHERE topic = '{model.T2_1}'"
-    parquet = (
-        "SELECT t1_particion AS p, t1_offset AS o, {} AS t, id_aviso AS id FROM read_parquet(?)"
-    )
-    array = (
-        "SELECT {0} AS p, {1} AS o, '' AS t, {2} AS id FROM read_json(?, format = 'array', "
-        "columns = {{'{0}': 'BIGINT', '{1}': 'BIGINT', '{2}': 'VARCHAR'}})"
-    )
-    names = ("t1_particion", "t1_offset", "id_aviso")
-    topics, expected, reading = {
-        ALERTS_JSON: ((routes.source_topic,), run, array.format(*names)),
-        MEDICAL_JSON: ((model.T2_1,), medical, array.format(*map(str.upper, names))),
-        ALERTS_PARQUET: ((routes.source_topic,), run, parquet.format(repr(""))),
-        DELIVERIES_PARQUET: (window.topics[1:], sent.format("topic"), parquet.format("topic")),
-    }[path.name]
-    wanted = window.scalar(f"SELECT count(*) FROM ({expected})")
-
-    def failed(found: int, detail: str, first_ids: tuple[str, ...] = ()) -> Check:
-        return Check(
-            name=f"{path.name} tells every alert once",
-            ok=False,
-            expected=wanted,
-            found=found,
-            topics=topics,
-            first_ids=first_ids,
-            detail=detail,
-        )
-
-    with tempfile.TemporaryDirectory(prefix="emergencias-") as folder:
-        # A local copy: DuckDB would take some characters of the folder's name for wildcards.
-        copy = Path(folder) / "file"
-        try:
-            size, sha256, last = _copy(path, copy)
-        except FileNotFoundError:
-            return None, failed(0, f"{path} is missing; clear the task export_results")
-        try:
-            window.db.execute(f"CREATE OR REPLACE TEMP TABLE fichero AS {reading}", [str(copy)])
-        except duckdb.Error as error:
-            reason = str(error).replace(str(copy), path.name).splitlines()[0]
-            return None, failed(0, f"cannot be read back: {reason}")
-    rows = window.scalar("SELECT count(*) FROM fichero")
-    entry = FileEntry(name=path.name, rows=rows, size=size, sha256=sha256)
-    if path.suffix == ".json" and last != b"]":
-        return entry, failed(rows, "is cut off: the list does not end")
-    wrong = f"""
-        SELECT p, o FROM (
-          SELECT p, o, t, hash(id) AS h, 1 AS n FROM ({expected})
-          UNION ALL SELECT p, o, t, hash(id), -1 FROM fichero
-        ) GROUP BY p, o, t, h HAVING sum(n) <> 0
-    """
-    differences = window.scalar(f"SELECT count(*) FROM ({wrong})")
-    if differences or rows != wanted:
-        return entry, failed(
-            rows,
-            f"{differences} alert(s) missing, twice or not this run's",
-            _first_ids(window, wrong),
-        )
-    check = Check(
-        name=f"{path.name} tells every alert once",
-        ok=True,
-        expected=wanted,
-        found=rows,
-        topics=topics,
-    )
-    return entry, check
-
-
-def _copy(source: UPath, target: Path) -> tuple[int, str, bytes]:
-    """Copy a file; return its size, SHA-256 and last byte."""
-    digest, size, last = hashlib.sha256(), 0, b""
-    with source.open("rb") as reading, target.open("wb") as writing:
-        while block := reading.read(1 << 20):
-            digest.update(block)
-            writing.write(block)
-            size += len(block)
-            last = block[-1:]
-    return size, digest.hexdigest(), last
 
 
 def _t4_from_t2() -> str:

@@ -24,6 +24,7 @@ import orjson
 import pyarrow as pa
 
 from emergencias import model
+from emergencias.manifest import FIRST_IDS
 from emergencias.plan import PLAN_FILE, run_folder
 from kafka_io import (
     Offsets,
@@ -50,6 +51,9 @@ TOMBSTONE = "tombstone"
 ORPHAN = "huerfano"
 """Classes of records: the run's, another known run's, anybody else's, null values; and records
 downstream that claim the run but come from none of its records on T1."""
+
+ID = "coalesce(clave, particion || ':' || posicion)"
+"""SQL for how a record is named: id_aviso, or its coordinates if it has no key."""
 
 MEMORY_LIMIT = "256MB"
 _CHUNK_ROWS = 10_000
@@ -121,6 +125,17 @@ class Window:
         """Run the query and yield its rows a batch at a time."""
         reader: Any = self.db.sql(sql).to_arrow_reader(rows)
         yield from reader
+
+    def first_ids(self, coordinates: str) -> tuple[str, ...]:
+        """Name the first alerts, in T1's order, that a query for T1 coordinates p and o finds."""
+        found = self.db.execute(
+            f"""
+            SELECT {ID} FROM avisos
+            SEMI JOIN ({coordinates}) w ON particion = w.p AND posicion = w.o
+            ORDER BY particion, posicion LIMIT {FIRST_IDS}
+            """
+        ).fetchall()
+        return tuple(id_ for (id_,) in found)
 
 
 @contextmanager

@@ -313,14 +313,28 @@ class TestReplacing:
         assert path.read_bytes() == b"old"
         assert [other.name for other in path.parent.iterdir()] == ["file.json"]
 
-    def test_what_a_killed_writer_left_is_removed(self, path: UPath) -> None:
-        path.parent.mkdir(parents=True)
-        (path.parent / ".file.json.0123").write_bytes(b"half")
-        (path.parent / ".other.json.0123").write_bytes(b"half")
-        with replacing(path) as sink:
-            sink.write(b"new")
-        names = sorted(other.name for other in path.parent.iterdir())
-        assert names == [".other.json.0123", "file.json"]
+    def test_two_writers_at_once_do_not_disturb_each_other(self, path: UPath) -> None:
+        with replacing(path) as one:
+            one.write(b"one, ")
+            with replacing(path) as two:
+                two.write(b"two")
+            assert path.read_bytes() == b"two"
+            one.write(b"whole")
+        assert path.read_bytes() == b"one, whole"
+        assert [other.name for other in path.parent.iterdir()] == ["file.json"]
+
+    def test_a_failing_writer_leaves_the_others_file_alone(self, path: UPath) -> None:
+        def fail() -> None:
+            with replacing(path) as sink:
+                sink.write(b"half")
+                raise OSError("disk full")
+
+        with replacing(path) as other:
+            other.write(b"whole")
+            with pytest.raises(OSError, match="disk full"):
+                fail()
+        assert path.read_bytes() == b"whole"
+        assert [found.name for found in path.parent.iterdir()] == ["file.json"]
 
     def test_an_old_file_is_replaced(self, path: UPath) -> None:
         for content in (b"first", b"second"):

@@ -334,6 +334,52 @@ def test_what_others_send_is_counted_apart_and_breaks_nothing(
     assert t2.ajenos == 3
 
 
+REVIEWED = {"grado": "Critica", "requiere_medico": "Si", "cuerpo_necesario": "Ambulancia"}
+
+
+@pytest.mark.parametrize("grado", ["Critica", "Urgente", "Leve"])
+def test_a_reviewed_alert_sent_again_without_the_runs_marks_is_nobodys(
+    new_corpus: Callable[..., Any], reconcile: Callable[..., Manifest], grado: str
+) -> None:
+    corpus = new_corpus([REVIEWED])
+    before = {c.topic: c.run for c in reconcile(corpus).topics}
+    text = orjson.loads(value_of(corpus.on(model.T4)[0])["TEXTO"])
+    del text["id_ejecucion"]
+    corpus.receive(orjson.dumps({**text, "grado": grado}))
+    manifest = reconcile(corpus)
+
+    assert manifest.failed == ()
+    assert {c.topic: c.run for c in manifest.topics} == before
+    assert manifest.review.alerts == 1
+    assert manifest.topics[0].ajenos == 1
+    (reached,) = [
+        c for c in manifest.topics if c.topic in (model.T2, model.T3, model.T4) and c.ajenos
+    ]
+    assert reached.topic == {"Critica": model.T4, "Urgente": model.T2, "Leve": model.T3}[grado]
+
+
+@pytest.mark.parametrize(
+    ("kept", "broken_check"),
+    [
+        ("key", "no planned alert was received twice"),
+        ("id_ejecucion", "nothing but planned alerts was received"),
+    ],
+)
+def test_a_reviewed_alert_sent_again_with_the_runs_marks_is_one_too_many(
+    new_corpus: Callable[..., Any],
+    reconcile: Callable[..., Manifest],
+    kept: str,
+    broken_check: str,
+) -> None:
+    corpus = new_corpus([REVIEWED])
+    text = orjson.loads(value_of(corpus.on(model.T4)[0])["TEXTO"])
+    if kept == "key":
+        del text["id_ejecucion"]
+    corpus.receive(orjson.dumps(text), corpus.t1[0].key if kept == "key" else None)
+
+    assert list(broken(reconcile(corpus))) == [broken_check]
+
+
 def test_records_of_another_known_run_are_counted_as_such(
     corpus: Any, new_corpus: Callable[..., Any], reconcile: Callable[..., Manifest]
 ) -> None:
