@@ -111,7 +111,6 @@ class ExportedFile:
 class ExportResult:
     """What an export wrote."""
 
-    folder: str
     files: tuple[ExportedFile, ...]
 
 
@@ -165,7 +164,7 @@ def export_window(window: Window, folder: UPath, formats: Sequence[str]) -> Expo
         files.append(
             _write_parquet(folder / DELIVERIES_PARQUET, _ENTREGAS, window, _entregas_sql())
         )
-    return ExportResult(str(folder), tuple(files))
+    return ExportResult(tuple(files))
 
 
 def object_text(record: Mapping[str, Any]) -> str:

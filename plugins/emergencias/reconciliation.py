@@ -19,7 +19,6 @@ from emergencias.manifest import (
     FileEntry,
     Manifest,
     OffsetRange,
-    ReconciliationError,
     Review,
     TopicCount,
     software_versions,
@@ -44,14 +43,6 @@ if TYPE_CHECKING:
 
     from emergencias.plan import Plan
     from kafka_io import ClientConfig
-
-__all__ = [
-    "ReconciliationError",
-    "check_window",
-    "reconcile_run",
-    "reconcile_window",
-    "source_rows",
-]
 
 
 def reconcile_run(
@@ -94,7 +85,7 @@ def reconcile_run(
 
 def reconcile_window(window: Window, plan: Plan, routes: Routes, folder: UPath) -> Manifest:
     """Check a window that was read already and the files in `folder`; see `reconcile_run`."""
-    checks = check_window(window, plan, routes)
+    checks = _Checks(window, plan, routes).run()
     files: list[FileEntry] = []
     for name in (name for kind in plan.params.formats for name in FILES[kind.value]):
         entry, check = check_file(window, routes, folder / name)
@@ -119,15 +110,6 @@ def reconcile_window(window: Window, plan: Plan, routes: Routes, folder: UPath) 
         ),
         versions=software_versions(),
     )
-
-
-def check_window(window: Window, plan: Plan, routes: Routes) -> list[Check]:
-    """Check the run's records on the topics against the plan and the routing SQL.
-
-    Returns:
-        Every check, those that hold included.
-    """
-    return _Checks(window, plan, routes).run()
 
 
 @dataclass

@@ -64,7 +64,6 @@ class Predicate:
 class Route:
     """One `CREATE STREAM … AS SELECT`: who reads which topic and writes which."""
 
-    stream: str
     source_topic: str
     sink_topic: str
     predicate: Predicate
@@ -121,7 +120,6 @@ def load_routes(sql: Mapping[str, str]) -> Routes:
         source = _source_of(file, definition, streams)
         routes.append(
             Route(
-                stream=statement.name,
                 source_topic=source.topic,
                 sink_topic=statement.sink_topic,
                 predicate=_predicate(file, statement, source),

@@ -61,7 +61,7 @@ def test_it_holds_rows_and_digests_of_every_file(
         assert file.size == len(data)
 
 
-def test_two_looks_differ_in_their_time_only(
+def test_two_looks_at_unchanged_topics_differ_in_their_time_only(
     corpus: Any, manifest_of: Callable[[Any], Manifest]
 ) -> None:
     first, second = manifest_of(corpus), manifest_of(corpus)
