@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +40,30 @@ class Rules:
 @pytest.fixture
 def kafka(bootstrap_servers: str) -> dict[str, str]:
     return {"bootstrap.servers": bootstrap_servers}
+
+
+class TaskInstance:
+    """Keeps what a task pushes."""
+
+    def __init__(self) -> None:
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = value
+
+
+@pytest.fixture
+def task_instance() -> TaskInstance:
+    return TaskInstance()
+
+
+@pytest.fixture
+def connections(monkeypatch, ksqldb_url: str, bootstrap_servers: str) -> None:
+    host, port = ksqldb_url.removeprefix("http://").split(":")
+    ksqldb = {"conn_type": "ksqldb", "schema": "http", "host": host, "port": int(port)}
+    kafka = {"conn_type": "kafka", "extra": {"bootstrap.servers": bootstrap_servers}}
+    monkeypatch.setenv("AIRFLOW_CONN_KSQLDB_DEFAULT", json.dumps(ksqldb))
+    monkeypatch.setenv("AIRFLOW_CONN_KAFKA_DEFAULT", json.dumps(kafka))
 
 
 @pytest.fixture

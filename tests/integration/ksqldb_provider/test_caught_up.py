@@ -19,34 +19,14 @@ from ksqldb_provider.sensors import KsqlDbReadySensor, KsqlQueriesCaughtUpSensor
 T1 = "T1_Recepcion_avisos"
 
 
-class TaskInstance:
-    """Keeps what a task pushes."""
-
-    def __init__(self) -> None:
-        self.pushed: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.pushed[key] = value
-
-
 @pytest.fixture
-def connections(monkeypatch, ksqldb_url: str, bootstrap_servers: str) -> None:
-    host, port = ksqldb_url.removeprefix("http://").split(":")
-    ksqldb = {"conn_type": "ksqldb", "schema": "http", "host": host, "port": int(port)}
-    kafka = {"conn_type": "kafka", "extra": {"bootstrap.servers": bootstrap_servers}}
-    monkeypatch.setenv("AIRFLOW_CONN_KSQLDB_DEFAULT", json.dumps(ksqldb))
-    monkeypatch.setenv("AIRFLOW_CONN_KAFKA_DEFAULT", json.dumps(kafka))
-
-
-@pytest.fixture
-def query_ids(rules, connections) -> list[str]:
+def query_ids(rules, connections, task_instance) -> list[str]:
     """Deploy the rules with the operator."""
-    ti = TaskInstance()
     operator = KsqlDbDeployOperator(task_id="deploy", sql_folder=str(rules.folder))
-    returned = operator.execute({"ti": ti})
+    returned = operator.execute({"ti": task_instance})
     assert [row["action"] for row in returned] == ["create"] * 12
     assert json.loads(json.dumps(returned)) == returned
-    return ti.pushed["query_ids"]
+    return task_instance.pushed["query_ids"]
 
 
 def value(grado: str = "Urgente") -> bytes:
@@ -179,25 +159,61 @@ def test_ready_sensor_succeeds_on_a_running_server(connections):
     assert KsqlDbReadySensor(task_id="ready").execute({}) is None
 
 
-def test_dry_run_reports_the_plan_and_executes_nothing(rules, connections, client):
-    ti = TaskInstance()
+def test_dry_run_reports_the_plan_and_executes_nothing(rules, connections, client, task_instance):
     operator = KsqlDbDeployOperator(task_id="deploy", sql_folder=str(rules.folder), dry_run=True)
-    rows = operator.execute({"ti": ti})
+    rows = operator.execute({"ti": task_instance})
     assert {row["action"] for row in rows} == {"create"}
-    assert ti.pushed["query_ids"] == []
+    assert task_instance.pushed["query_ids"] == []
     names = {stream.name for stream in client.streams()}
     assert not any(name.startswith(rules.prefix.upper()) for name in names)
 
 
-def test_conflict_fails_without_retry_and_says_what_to_do(rules, query_ids):
-    rules.edit("12_", "T3.6_", "T3.7_")
+ORIGIN = "  'T1_Recepcion_avisos' AS origen,\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "reason", "remedy"),
+    [
+        (
+            "04_",
+            ORIGIN,
+            "",
+            "removed",
+            "Keep the",
+        ),
+        ("12_", "T3.6_", "T3.7_", "topic would change from", "Give the new form"),
+        ("05_", "", "", "its query is gone", "delete the topic"),
+    ],
+    ids=["a removed column", "a changed topic", "a query that is gone"],
+)
+def test_a_conflict_is_shown_in_the_plan_and_fails_without_retry_saying_what_to_do(
+    rules, query_ids, client, kafka, task_instance, capsys, file, old, new, reason, remedy
+):
+    send(kafka, rules, 3)
+    run_deferred(sensor(query_ids))
+    if old:
+        rules.edit(file, old, new)
+    else:
+        client.execute(f"TERMINATE {query_ids[3]};")
+    running = {query.id: query.query_string for query in client.queries()}
     operator = KsqlDbDeployOperator(task_id="deploy", sql_folder=str(rules.folder))
-    with pytest.raises(AirflowFailException, match=r"(?s)topic would change.*Give the new form"):
-        operator.execute({"ti": TaskInstance()})
+    with pytest.raises(AirflowFailException) as caught:
+        operator.execute({"ti": task_instance})
+    log = "".join(capsys.readouterr())
+    (conflict,) = (row for row in task_instance.pushed["plan"] if row["action"] == "conflict")
+    assert conflict["file"].startswith(file)
+    for shown in (conflict["reason"], conflict["remedy"]):
+        assert shown in str(caught.value)
+        assert shown in log
+    assert reason in conflict["reason"]
+    assert remedy in conflict["remedy"]
+    others = [row["action"] for row in task_instance.pushed["plan"]]
+    assert others.count("unchanged") == 11
+    assert {query.id: query.query_string for query in client.queries()} == running
 
 
-def test_broken_file_fails_without_retry_and_is_named(rules, connections):
+def test_broken_file_fails_without_retry_and_is_named(rules, connections, task_instance):
     rules.edit("07_", "EMIT CHANGES;", "EMIT CHANGES")
     operator = KsqlDbDeployOperator(task_id="deploy", sql_folder=str(rules.folder))
     with pytest.raises(AirflowFailException, match=r"07_redireccion_medicos\.sql: line"):
-        operator.execute({"ti": TaskInstance()})
+        operator.execute({"ti": task_instance})

@@ -43,14 +43,18 @@ def wait_until_routed(client, kafka, query_ids) -> None:
     pytest.fail(f"not caught up: {[str(lag) for lag in caught_up.lags]}")
 
 
-def offsets_in(kafka, topic: str) -> list[tuple[int, int]]:
+def offsets_in(kafka, topic: str, *, cuerpo: str | None = None) -> list[tuple[int, int]]:
     start, end = log_start_offsets(kafka, [topic]), high_watermarks(kafka, [topic])
     rows = (
         json.loads(message.value())
         for batch in read_range(kafka, start, end, timeout_s=20)
         for message in batch
     )
-    return [(row["T1_PARTICION"], row["T1_OFFSET"]) for row in rows]
+    return [
+        (row["T1_PARTICION"], row["T1_OFFSET"])
+        for row in rows
+        if cuerpo in (None, row["CUERPO_NECESARIO"])
+    ]
 
 
 def test_folder_deployed_twice_changes_nothing(rules, client, topics):
@@ -97,6 +101,50 @@ def test_changed_filter_replaces_just_that_query_and_loses_and_doubles_nothing(
     command = offsets_in(kafka, rules.topic("T2.2_Centro_de_mando"))
     assert (len(command), len(set(command))) == (60, 60)
     assert actions(client, topics, rules) == {Action.UNCHANGED: RULES}
+
+
+def test_records_that_come_while_a_query_is_replaced_are_neither_lost_nor_doubled(
+    rules, client, topics, kafka
+):
+    deployed = deploy(client, topics, rules)
+    query_ids = [item.query_id for item in deployed if item.query_id]
+    stop = threading.Event()
+    sent = Counter[str]()
+
+    def produce() -> None:
+        while not stop.is_set():
+            for cuerpo in ("GEOs", "UME"):
+                send(kafka, rules, count=5, cuerpo=cuerpo)
+                sent[cuerpo] += 5
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    try:
+        for old, new in (
+            ("'Medicos')", "'Medicos', 'GEOs')"),
+            ("'Medicos', 'GEOs')", "'Medicos')"),
+        ):
+            stop.wait(1)
+            rules.edit("05_", old, new)
+            assert Counter(item.action for item in deploy(client, topics, rules)) == {
+                Action.UNCHANGED: RULES - 1,
+                Action.REPLACE: 1,
+            }
+        stop.wait(1)
+    finally:
+        stop.set()
+        producer.join()
+    wait_until_routed(client, kafka, query_ids)
+
+    urgent = offsets_in(kafka, rules.topic("T2_Centro_112"))
+    assert len(urgent) == len(set(urgent)) == sent.total()
+    command = offsets_in(kafka, rules.topic("T2.2_Centro_de_mando"))
+    assert len(command) == len(set(command))
+    unaffected = offsets_in(kafka, rules.topic("T2.2_Centro_de_mando"), cuerpo="UME")
+    assert len(unaffected) == sent["UME"]
+    # While the other filter was in force the others went to nobody; before and after, to it.
+    others = len(command) - len(unaffected)
+    assert 0 < others < sent["GEOs"]
 
 
 def test_column_added_at_the_end_reaches_the_streams_that_read_it(rules, client, topics):
