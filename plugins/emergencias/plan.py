@@ -218,7 +218,8 @@ def _new_plan(
         input=source_file,
         id_recipe=model.ID_RECIPE,
         routing_sql={
-            path.name: path.read_text() for path in sorted(settings.sql_dir.glob("*.sql"))
+            path.name: path.read_text(encoding="utf-8")
+            for path in sorted(settings.sql_dir.glob("*.sql"))
         },
         t1_start_offsets={str(partition): offset for (_, partition), offset in ends.items()},
     )
