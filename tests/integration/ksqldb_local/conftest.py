@@ -80,7 +80,7 @@ class Server:
     def execute(self, text: str, **properties: str) -> dict[str, Any]:
         response = self.ksql(text, **properties)
         assert response.status_code == 200, response.text
-        answer: dict[str, Any] = response.json()[0]
+        answer: dict[str, Any] = next(iter(response.json()), {})  # INSERT VALUES gives no entity
         status = answer.get("commandStatus")
         if status is not None and status["status"] == "EXECUTING":
             path = f"/status/{answer['commandId']}"

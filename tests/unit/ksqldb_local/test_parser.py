@@ -16,6 +16,8 @@ from ksqldb_local.statements import (
     CreateAsSelect,
     CreateSource,
     DropSource,
+    InsertInto,
+    InsertValues,
     Query,
     QueryCommand,
     Show,
@@ -177,3 +179,17 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 def test_what_needs_a_ksqldb_server_says_so(text: str) -> None:
     with pytest.raises(StatementError, match="ksqlDB server"):
         parse(text)
+
+
+def test_insert_into_reads_a_query_or_values() -> None:
+    selecting, valuing, named = parse(
+        "INSERT INTO a SELECT * FROM b WHERE c = ')'; INSERT INTO a VALUES ('x', f(1, 2), -3); "
+        "INSERT INTO a (`k`, v) VALUES (NULL, CASE WHEN TRUE THEN 1 END);"
+    )
+
+    assert isinstance(selecting, InsertInto)
+    assert (selecting.name, selecting.select.source) == ("A", "B")
+    assert isinstance(valuing, InsertValues)
+    assert (valuing.columns, len(valuing.values)) == ((), 3)
+    assert isinstance(named, InsertValues)
+    assert (named.columns, len(named.values)) == (("k", "V"), 2)
