@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -42,7 +43,23 @@ def _addresses(connection: Connection) -> list[str]:
     if not hosts:
         raise ValueError(f"connection {connection.conn_id!r} has no host: give that of ksqlDB")
     port = connection.port or DEFAULT_PORT
-    return [f"{scheme}://{host if _has_port(host) else f'{host}:{port}'}" for host in hosts]
+    return [_address(connection, scheme, host, port) for host in hosts]
+
+
+def _address(connection: Connection, scheme: str, host: str, port: int) -> str:
+    address = f"{scheme}://{host if _has_port(host) else f'{host}:{port}'}"
+    try:
+        parts = urlsplit(address)
+        (parts.hostname or "").encode("idna")
+        usable = bool(parts.hostname and parts.port) and "/" not in host and "@" not in host
+    except ValueError:  # also what idna raises
+        usable = False
+    if not usable:
+        raise ValueError(
+            f"connection {connection.conn_id!r}: host {host!r} is not a name or address, with or "
+            "without a port (scheme, user and password have fields of their own)"
+        )
+    return address
 
 
 def _scheme(connection: Connection) -> str:

@@ -85,6 +85,11 @@ def test_connection_gives_the_addresses(connect, connection, addresses):
     ("connection", "problem"),
     [
         ({}, "'ksqldb_default' has no host"),
+        ({"host": "http://h:8088"}, "host 'http://h:8088' is not a name"),
+        ({"host": "a, b..c"}, r"host 'b\.\.c' is not a name"),
+        ({"host": "[::1:80"}, r"host '\[::1:80' is not a name"),
+        ({"host": "user:secret@h"}, "is not a name"),
+        ({"host": "h:99999"}, "host 'h:99999' is not a name"),
         ({"host": "h", "schema": "ftp"}, "scheme 'ftp' is neither http nor https"),
         ({"host": "h", "extra": {"read_timeout_s": "soon"}}, "read_timeout_s is 'soon'"),
         ({"host": "h", "extra": {"connect_timeout_s": 0}}, "connect_timeout_s is 0, not a number"),
