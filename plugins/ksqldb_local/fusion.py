@@ -136,13 +136,18 @@ def fuse(source: Stream, programs: Sequence[Program], json: JsonCache) -> Fused 
 
     body = _read_value(source, values, shared)
     for column in shared.documents:
-        parse = shared.constant(json.document)
-        body += [f"d{column} = {parse}({column})", f"if type(d{column}) is not dict: raise unusual"]
+        # The bytes parse faster than the text; they are the same, or decoding had failed.
+        raw = "value" if source.value_format == "KAFKA" and column != key_column else column
+        body += [f"d{column} = loads({raw})", f"if type(d{column}) is not dict: raise unusual"]
     for (column, name), (variable, path) in shared.fields.items():
         exact = shared.constant(path.extract)
+        written = shared.constant(path.as_written)
         body += [
             f"{variable} = d{column}.get({name!r})",
-            f"if type({variable}) is not str: {variable} = {exact}({column}, d{column})",
+            f"if type({variable}) is not str:",
+            f"    if type({variable}) is float: {variable} = {written}({column}, repr({variable}))",
+            f"    else: {variable} = None",
+            f"    if {variable} is None: {variable} = {exact}({column}, d{column})",
         ]
     body += [f"w{i} = {code}" for i, code in enumerate(filters)]
     for (row, _), (variable, writer, users) in rows.items():
@@ -188,7 +193,7 @@ def _key_code(compiler: Compiler, program: Program, key_column: str, shared: _Sh
 
 def _read_value(source: Stream, values: Sequence[tuple[str, Any]], shared: _Shared) -> list[str]:
     if source.value_format == "KAFKA":
-        return [f"{values[0][0]} = value.decode('utf-8', 'replace')"]
+        return [f"{values[0][0]} = value.decode()"]
     names = shared.constant(tuple(c.name for _, c in values))
     allowed = [(_NATIVE[c.type.base], type(None)) for _, c in values]
     seen: dict[tuple[type, ...], bool] = {}
@@ -234,7 +239,7 @@ def route(messages, produce, send, exact):
             exact(m)
             continue
         if {any}:
-            headers = m.headers() or []
+            headers = m.headers()
 {sends}
     return [{counts}], size, t
 """

@@ -263,8 +263,11 @@ class JsonPath:
             return ""
         return node_text(node)
 
-    def _as_written(self, text: str, digits: str) -> str | None:
-        """Return ``digits`` if just these are written at the only place of that name."""
+    def as_written(self, text: str, digits: str) -> str | None:
+        """Return ``digits`` if just these are written at the only place of that name.
+
+        For a path of one step. None means that :meth:`extract` has to find out.
+        """
         at = text.find(self._last)
         if at < 0 or "e" in digits or text.find(self._last, at + 1) >= 0:
             return None
@@ -277,7 +280,7 @@ class JsonPath:
 
     def _exact(self, text: str, node: Any) -> str | None:
         if type(node) is float and self._top_level:
-            written = self._as_written(text, repr(node))
+            written = self.as_written(text, repr(node))
             if written is not None:
                 return written
             found = self._number.search(text)
