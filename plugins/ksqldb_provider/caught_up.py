@@ -8,6 +8,7 @@ offsets to the end finds nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ from ksqldb_provider.client.errors import KsqlDbError, QueryFailedError
 if TYPE_CHECKING:
     from kafka_io import ClientConfig, Offsets
     from ksqldb_provider.client import KsqlDbClient, QueryDescription
+
+_AT_ONCE = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,20 +169,15 @@ class CaughtUp:
         )
 
     def _look(self) -> tuple[list[str], tuple[Lag, ...]]:
-        from kafka_io import committed_offsets, is_covered
+        from kafka_io import is_covered
 
         done: list[str] = []
         lags: list[Lag] = []
         # Queries that stand at the same offsets of the same topic share one answer.
         answers: dict[str, bool] = {}
-        for query in self._waiting.values():
-            if query.id not in self.targets:
-                continue
+        queries = [query for query in self._waiting.values() if query.id in self.targets]
+        for query, committed in zip(queries, self._committed(queries), strict=True):
             end = self.targets[query.id]
-            # Not waiting for a commit on its way only makes a query look later than it is.
-            committed = committed_offsets(
-                self._kafka, query.group, query.source_topics, stable=False
-            )
             behind = {
                 partition: target - committed.get(partition, 0)
                 for partition, target in end.items()
@@ -193,6 +191,17 @@ class CaughtUp:
             else:
                 lags.append(Lag(query.id, behind))
         return done, tuple(lags)
+
+    def _committed(self, queries: Sequence[WatchedQuery]) -> list[Offsets]:
+        """Ask for all groups at the same time: each question is mostly waiting."""
+        from kafka_io import committed_offsets
+
+        def ask(query: WatchedQuery) -> Offsets:
+            # Not waiting for a commit on its way only makes a query look later than it is.
+            return committed_offsets(self._kafka, query.group, query.source_topics, stable=False)
+
+        with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
+            return list(pool.map(ask, queries))
 
 
 class CatchUpTimeoutError(KsqlDbError):
