@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from threading import Event
 from time import monotonic
 from typing import Any
 
@@ -27,6 +28,11 @@ _ELECTING = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
+)
+_CHOOSING_COORDINATOR = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
 )
 _ELECTION_POLL_S = 0.1
 
@@ -140,14 +146,38 @@ def committed_offsets(
     found: Offsets = {}
     try:
         with mapped_errors(config, doing, last_error):
-            for part in consumer.committed(partitions, timeout_s):
-                if part.error is not None:
-                    raise KafkaException(part.error)
+            for part in ask_committed(consumer, partitions, timeout_s):
                 if part.offset >= 0:
                     found[part.topic, part.partition] = part.offset
     finally:
         consumer.close()
     return found
+
+
+def ask_committed(
+    consumer: Consumer, partitions: list[TopicPartition], timeout_s: float
+) -> list[TopicPartition]:
+    """Ask for the consumer's group's offsets, again while the group's coordinator is being chosen.
+
+    The first group of a new cluster makes the broker create its offsets topic: until that has
+    leaders, the answer is "not coordinator".
+
+    Raises:
+        KafkaException: The last answer, when the time is up or asking again cannot help.
+    """
+    deadline = monotonic() + timeout_s
+    pause = Event()
+    while True:
+        try:
+            found = consumer.committed(partitions, max(deadline - monotonic(), 1))
+            refused = next((part.error for part in found if part.error is not None), None)
+            if refused is None:
+                return found
+            raise KafkaException(refused)
+        except KafkaException as exc:
+            if exc.args[0].code() not in _CHOOSING_COORDINATOR or monotonic() >= deadline:
+                raise
+        pause.wait(_ELECTION_POLL_S)
 
 
 def _partitions(

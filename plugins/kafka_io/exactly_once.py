@@ -13,12 +13,12 @@ from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
     KafkaError,
-    KafkaException,
     Message,
     TopicPartition,
 )
 
 from kafka_io.admin import (
+    ask_committed,
     check_broker,
     committed_offsets,
     high_watermarks,
@@ -308,11 +308,9 @@ class _Member:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Start each partition at the group's offset, or else at its first record."""
-        found = consumer.committed(partitions, _BROKER_TIMEOUT_S)
+        found = ask_committed(consumer, partitions, _BROKER_TIMEOUT_S)
         self._committed = {}
         for part in found:
-            if part.error is not None:
-                raise KafkaException(part.error)
             self._committed[part.topic, part.partition] = part.offset
             if part.offset < 0:
                 part.offset = OFFSET_BEGINNING
