@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 
 import uvicorn
 
-from ksqldb_local.engine import Engine, Settings
+from ksqldb_local.engine import Engine
 from ksqldb_local.rest import application
+from ksqldb_local.settings import Settings
 
 log = logging.getLogger("ksqldb_local")
 
