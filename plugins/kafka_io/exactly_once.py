@@ -286,9 +286,11 @@ class _Member:
         self._consumer = Consumer(client_config(loop.config, settings, self._last_error))
         self._generation: Any = None
         self._committed: Offsets = {}
+        self._closing = False
 
     def close(self) -> None:
         """Leave the group at once, so that others need not wait for the session to expire."""
+        self._closing = True
         with mapped_errors(self._loop.config, "leaving the group", self._last_error):
             self._consumer.close()
 
@@ -308,6 +310,8 @@ class _Member:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Start each partition at the group's offset, or else at its first record."""
+        if self._closing:  # an assignment that was on its way when the work was done
+            return
         found = ask_committed(consumer, partitions, _BROKER_TIMEOUT_S)
         self._committed = {}
         for part in found:
