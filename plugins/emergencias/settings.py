@@ -41,7 +41,9 @@ class Settings(BaseSettings):
         description="Consumer group of the enrichment, one for the whole system.",
     )
     wait_timeout_s: float = Field(
-        default=120, gt=0, description="How long to wait for Kafka, for ksqlDB and for routing."
+        default=120,
+        gt=0,
+        description="How long to wait for Kafka and ksqlDB, and for routing without progress.",
     )
     read_timeout_s: float = Field(
         default=60, gt=0, description="How long a read of a topic may make no progress."

@@ -294,7 +294,7 @@ class Engine:
             raise StatementError(
                 f"The broker {self.settings.bootstrap_servers} did not answer: "
                 f"{error.args[0].str()}",
-                status=500,
+                status=503,  # asking again can help, which a client cannot tell from a 500
                 error_code=SERVER_ERROR,
                 statement=statement.text,
             ) from error

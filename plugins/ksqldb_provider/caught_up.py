@@ -208,11 +208,10 @@ class CatchUpTimeoutError(KsqlDbError):
     """Queries had not caught up in time; says which, where and by how much."""
 
     retryable = True
-    next_step = (
-        "If the numbers go down from one attempt to the next, allow more time; if not, look at "
-        "the server's log and at EXPLAIN of the query."
-    )
+    next_step = "Look at the server's log and at EXPLAIN of the query."
 
     def __init__(self, lags: Sequence[Lag], timeout_s: float, address: str) -> None:
         shown = "; ".join(str(lag) for lag in lags) or "nothing is known yet"
-        super().__init__(f"not caught up after {timeout_s:.0f} s: {shown}", address=address)
+        super().__init__(
+            f"not caught up and no nearer to it for {timeout_s:.0f} s: {shown}", address=address
+        )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
     from ksqldb_provider.caught_up import CaughtUp
 
 ASK_TIMEOUT_S = 10.0
-TRIGGER_GRACE_S = 60.0
 
 
 class KsqlDbReadySensor(BaseSensorOperator):
@@ -150,7 +147,9 @@ class KsqlQueriesCaughtUpSensor(BaseSensorOperator):
         kafka_conn_id: Connection of its Kafka cluster.
         deferrable: Wait in the triggerer, without occupying a worker. It is not deferred when
             everything has caught up already.
-        timeout: Seconds after which the task fails, naming which query lags where by how much.
+        timeout: Seconds without any query coming nearer to its end (without `deferrable`: seconds
+            in all) after which the task fails, naming which query lags where by how much. A long
+            backlog takes as long as it takes, up to the task's `execution_timeout`.
     """
 
     template_fields = ("query_ids", "ksqldb_conn_id", "kafka_conn_id")
@@ -184,7 +183,6 @@ class KsqlQueriesCaughtUpSensor(BaseSensorOperator):
         from ksqldb_provider.hooks import KsqlDbHook, kafka_config
         from ksqldb_provider.triggers import KsqlQueriesCaughtUpTrigger, encode_targets
 
-        deadline = time.time() + self.timeout
         query_ids = checked_ids(self.query_ids)
         with KsqlDbHook(self.ksqldb_conn_id).get_client() as client:
             with _failing_at_once():
@@ -207,12 +205,11 @@ class KsqlQueriesCaughtUpSensor(BaseSensorOperator):
                 kafka_conn_id=self.kafka_conn_id,
                 targets=encode_targets(self._caught_up.targets),
                 timeout_s=self.timeout,
-                deadline=deadline,
                 poll_interval_s=self.poke_interval,
             ),
             method_name="execute_complete",
             # The trigger itself says who is late; this only ends a task whose triggerer is dead.
-            timeout=timedelta(seconds=self.timeout + TRIGGER_GRACE_S),
+            timeout=self.execution_timeout,
         )
         return None
 

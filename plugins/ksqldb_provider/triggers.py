@@ -11,7 +11,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 if TYPE_CHECKING:
     from kafka_io import Offsets
-    from ksqldb_provider.caught_up import CaughtUp
+    from ksqldb_provider.caught_up import CaughtUp, Lag
 
 EncodedTargets = Mapping[str, Sequence[tuple[str, int, int]]]
 """Ends by query id as (topic, partition, offset): what survives being stored as JSON."""
@@ -37,15 +37,14 @@ class KsqlQueriesCaughtUpTrigger(BaseTrigger):
     """Fires when queries have caught up, have failed, or the time is up.
 
     Connections are looked up by their ids, so no credential is stored with the trigger; the ends
-    and the deadline travel with it, so that another triggerer goes on where this one stopped.
+    travel with it, so that another triggerer goes on where this one stopped.
 
     Args:
         query_ids: Ids of the queries.
         ksqldb_conn_id: Connection of the ksqlDB cluster.
         kafka_conn_id: Connection of its Kafka cluster.
         targets: The ends captured when the task started (`encode_targets`).
-        timeout_s: How long the task waits in all, for the message.
-        deadline: When the time is up, in seconds since the epoch.
+        timeout_s: How long no query may come nearer to its end.
         poll_interval_s: Seconds between two looks.
     """
 
@@ -57,7 +56,6 @@ class KsqlQueriesCaughtUpTrigger(BaseTrigger):
         kafka_conn_id: str,
         targets: EncodedTargets,
         timeout_s: float,
-        deadline: float,
         poll_interval_s: float = 1.0,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -66,7 +64,6 @@ class KsqlQueriesCaughtUpTrigger(BaseTrigger):
         self.kafka_conn_id = kafka_conn_id
         self.targets = targets
         self.timeout_s = timeout_s
-        self.deadline = deadline
         self.poll_interval_s = poll_interval_s
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -81,7 +78,6 @@ class KsqlQueriesCaughtUpTrigger(BaseTrigger):
                     query: [list(end) for end in ends] for query, ends in self.targets.items()
                 },
                 "timeout_s": self.timeout_s,
-                "deadline": self.deadline,
                 "poll_interval_s": self.poll_interval_s,
             },
         )
@@ -101,6 +97,8 @@ class KsqlQueriesCaughtUpTrigger(BaseTrigger):
         kafka = await in_thread(kafka_config)(self.kafka_conn_id)
         caught_up: CaughtUp | None = None
         problem = ""
+        lags: Sequence[Lag] = ()
+        deadline = time.monotonic() + self.timeout_s
         try:
             while True:
                 try:
@@ -119,8 +117,10 @@ class KsqlQueriesCaughtUpTrigger(BaseTrigger):
                         return
                     problem = str(error)
                     self.log.warning("Looking again later: %s", error)
-                if time.time() >= self.deadline:
-                    lags = caught_up.lags if caught_up is not None else ()
+                if caught_up is not None and caught_up.lags != lags:
+                    lags = caught_up.lags
+                    deadline = time.monotonic() + self.timeout_s
+                if time.monotonic() >= deadline:
                     late = CatchUpTimeoutError(lags, self.timeout_s, client.address)
                     message = f"{late} Last problem: {problem}" if problem else str(late)
                     yield _event("timeout", message=message)
