@@ -27,6 +27,8 @@ _LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _ELECTING = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
 )
 _CHOOSING_COORDINATOR = (
