@@ -279,7 +279,9 @@ def _detect_format(source: _Source, head: bytes, content: bytes) -> str:
     header = re.split(rb"[\r\n]", content, maxsplit=1)[0].lower()
     if any(name.encode() in header for name in ORIGINAL_FIELDS):
         return "csv"
-    raise source.error(f"has an unknown format: it begins with {content[:20]!r}. {_FORMAT_HELP}")
+    raise source.error(
+        f"has an unknown format: it begins with {_shorten(content[:20])}. {_FORMAT_HELP}"
+    )
 
 
 def _encoding(source: _Source) -> str:
@@ -533,7 +535,11 @@ class _JsonText:
         at = self._at if at is None else at
         line = self._line + self._text.count("\n", 0, at)
         there = self._text[at : at + 20]
-        found = f"there is {there!r}" if there.strip() else "the text ends: is it cut off?"
+        found = (
+            f"there is {_TELEPHONE.sub('(number)', repr(there))}"
+            if there.strip()
+            else "the text ends: is it cut off?"
+        )
         return self._source.error_at(
             f"line {line}, character {self._before + at + 1}", f"not valid JSON: {what}; {found}"
         )
@@ -666,6 +672,10 @@ def _file_columns(
     return columns
 
 
+_TELEPHONE = re.compile(r"\+?\d(?:[ .-]?\d){8,}")
+
+
 def _shorten(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
+    """Return the value for a message: short, and without anybody's telephone number."""
+    text = _TELEPHONE.sub("(number)", value if isinstance(value, str) else repr(value))
     return text if len(text) <= 60 else text[:60] + "..."

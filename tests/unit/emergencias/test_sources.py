@@ -620,3 +620,14 @@ def test_what_is_read_is_in_utc_terms_the_original_moment(write):
     assert datetime.fromisoformat(alert["fecha"]).astimezone(UTC) == datetime(
         2023, 7, 1, 6, 5, 9, tzinfo=UTC
     )
+
+
+def test_a_message_tells_nobodys_telephone_number(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text(",".join(ORIGINAL_FIELDS) + "\nx,+34 612 34 56 78,Leve\n")
+
+    with pytest.raises(SourceError) as refused:
+        inspect(file)
+
+    assert "612" not in str(refused.value)
+    assert "(number)" in str(refused.value)
