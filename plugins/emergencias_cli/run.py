@@ -80,7 +80,7 @@ def run(
             log=log,
         ),
     )
-    _show_result(reader.run_id)
+    shown = _show_result(reader.run_id)
     if ended.exit_status != 0:
         reason = reader.error or "\n".join(tail(log, 15))
         errors.print(
@@ -89,6 +89,13 @@ def run(
         )
         errors.print(f"Everything that Airflow logged: {escape(str(log))}", soft_wrap=True)
         raise typer.Exit(ended.exit_status if ended.exit_status > 0 else 1)
+    if not shown:
+        errors.print(
+            "[bold red]The run ended well, but its manifest is not where it should be[/]; look for "
+            f"the reason in Airflow's log: {escape(str(log))}",
+            soft_wrap=True,
+        )
+        raise typer.Exit(1)
     console.print(
         f"Done in {ended.seconds:.1f} s. Airflow's log: {escape(str(log))}", soft_wrap=True
     )
@@ -139,19 +146,20 @@ def _follow(reader: LogReader, output: Iterator[str | Finished]) -> Finished:
     raise AssertionError("the output of a run ends with how it ended")
 
 
-def _show_result(run_id: str | None) -> None:
+def _show_result(run_id: str | None) -> bool:
+    """Show what the run's manifest says and return True, or False where there is none."""
     # Imported here: every other command starts in half the time without them.
     from emergencias.manifest import describe, read_manifest
     from emergencias.plan import run_folder
     from emergencias.settings import Settings
 
     if run_id is None:
-        return
+        return False
     folder = run_folder(Settings().export_root, DAG_ID, run_id)
     try:
         manifest = read_manifest(folder)
     except FileNotFoundError:
-        return  # the run failed before it could count; its error follows
+        return False  # the run failed before it could count; its error follows
     console.print(result_table(manifest))
     for check in manifest.failed:
         console.print(f"[bold red]FAILED[/] {escape(describe(check))}", soft_wrap=True)
@@ -167,6 +175,7 @@ def _show_result(run_id: str | None) -> None:
     console.print(f"Files: {escape(str(folder))}", soft_wrap=True)
     for file in manifest.files:
         console.print(f"  {escape(file.name)} ({file.rows:,} rows)")
+    return True
 
 
 def result_table(manifest: Manifest) -> Table:
