@@ -27,7 +27,7 @@ down: $(READY) ## Stop the stack; data stay
 	@$(BIN)/emergencias stack down
 
 test: lint ## Check style, types, imports and run every test (ARGS="-k words" for some)
-	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 contract: $(READY) ## Replay what a real ksqlDB server answered, print the score by group
 	$(BIN)/pytest -q tests/contract $(ARGS)

@@ -135,10 +135,8 @@ def original_shaped(alerts: int, seed: int = 5) -> list[dict[str, Any]]:
     return rows
 
 
-def test_a_fresh_run_is_green_exports_its_alerts_and_shows_one_table(
-    dags_test: Callable[..., Any],
-) -> None:
-    run = dags_test({"seed": 7})
+def test_a_fresh_run_is_green_exports_its_alerts_and_shows_one_table(airflow: Any) -> None:
+    run = airflow.run({"seed": 7})
 
     assert run.status == 0, run.log
     alerts = json.loads((run.folder / "TOTAL_AVISOS.json").read_text())
@@ -262,10 +260,10 @@ def test_garbage_by_another_client_during_a_run_is_routed_once_and_the_run_stays
 
 def test_two_runs_at_the_same_time_mix_nothing(airflow: Any, another_airflow: Any) -> None:
     with ThreadPoolExecutor(2) as pool:
-        # Refused at once, but afterwards Airflow is loaded in both: the runs start together.
-        list(pool.map(lambda process: process.run({"alerts": 0}), [airflow, another_airflow]))
+        # Refused by its first step, with Airflow loaded afterwards: the next runs start together.
+        list(pool.map(lambda process: process.run({"source": "file"}), [airflow, another_airflow]))
         one, other = pool.map(
-            lambda process: process.run({"alerts": 80, "rate_per_second": 20}),
+            lambda process: process.run({"alerts": 160, "rate_per_second": 20}),
             [airflow, another_airflow],
         )
 
@@ -277,7 +275,7 @@ def test_two_runs_at_the_same_time_mix_nothing(airflow: Any, another_airflow: An
         alerts = json.loads((run.folder / "TOTAL_AVISOS.json").read_text())
         plan = json.loads((run.folder / "plan.json").read_text())
         assert {alert["id_ejecucion"] for alert in alerts} == {plan["id_ejecucion"]}
-        assert counts(run.manifest)[model.T1] == len(alerts) == 80
+        assert counts(run.manifest)[model.T1] == len(alerts) == 160
         ids.append({alert["id_aviso"] for alert in alerts})
     assert not ids[0] & ids[1]
 

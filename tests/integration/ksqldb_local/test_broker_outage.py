@@ -63,7 +63,7 @@ def test_outage_loses_and_doubles_nothing_and_shows_in_health(
     assert health.status_code == 200
     assert health.json()["isHealthy"] is False
     assert health.json()["details"]["kafka"] == {"isHealthy": False}
-    assert change.status_code == 500
+    assert change.status_code == 503
     assert change.json()["error_code"] == 50000
     assert shown.status_code == 200
     for number in range(20_000, 21_000):
