@@ -295,7 +295,9 @@ def race(
 
 
 def _cpu_s() -> float:
-    times = [p.cpu_times() for p in psutil.Process().children() if "java" not in p.name()]
+    times = [
+        p.cpu_times() for p in psutil.Process().children(recursive=True) if "java" not in p.name()
+    ]
     return sum(t.user + t.system for t in times)
 
 

@@ -49,8 +49,6 @@ def remember(store: Metastore, plan: Creation) -> None:
     """Add what was planned."""
     store.streams[plan.stream.name] = plan.stream
     if plan.query is not None:
-        if plan.replaces is not None:
-            plan.query.losses.extend(plan.replaces.losses)
         store.queries[plan.query.id] = plan.query
 
 

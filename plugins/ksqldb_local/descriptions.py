@@ -164,8 +164,8 @@ class Descriptions:
 
     def _statistics(self, name: str, store: Metastore) -> tuple[str, list[dict[str, Any]]]:
         """Return what the queries wrote to a stream and read from it since they run here."""
-        writing = [r for q in store.writers(name) if (r := self._routers.live(q)) and r.produced]
-        reading = [r for q in store.readers(name) if (r := self._routers.live(q)) and r.consumed]
+        writing = [r for q in store.writers(name) if (r := self._routers.state(q)) and r.produced]
+        reading = [r for q in store.readers(name) if (r := self._routers.state(q)) and r.consumed]
         values: dict[str, float] = {}
         if writing:
             total = sum(r.produced for r in writing)
@@ -200,8 +200,8 @@ class Descriptions:
         summaries = []
         partitions = self._topics.partitions(topic)
         committed = self._topics.committed(group, topic, partitions or [])
-        route = self._routers.live(query)
-        if partitions is not None and committed and route is not None and route.consumed:
+        state = self._routers.state(query)
+        if partitions is not None and committed and state is not None and state.consumed:
             starts = self._topics.offsets(topic, partitions, where="earliest")
             ends = self._topics.high_watermarks(topic, partitions)
             summaries.append(
@@ -222,8 +222,8 @@ class Descriptions:
 
     def _query_description(self, query: PersistentQuery) -> dict[str, Any]:
         topic = query.reads.topic
-        route = self._routers.live(query)
-        handled = route.next if route is not None and route.next is not None else {}
+        state = self._routers.state(query)
+        handled = (state.next if state is not None else None) or {}
         tasks = [
             {
                 "taskId": f"0_{partition}",
@@ -240,6 +240,7 @@ class Descriptions:
         ]
         return entities.query_description(
             query,
+            errors=state.errors if state is not None else [],
             host=self._settings.listen,
             group=self._routers.group(query.id),
             tasks=tasks,

@@ -131,7 +131,7 @@ class Engine:
         self.transient = TransientQueries(self._config, self.topics, lambda: self.metastore)
         self.processing_log_topic = f"{settings.service_id}ksql_processing_log"
         self._routers = Routers(
-            self._config, settings.service_id, self.processing_log_topic, self._fenced
+            self._config, settings.service_id, self.processing_log_topic, self._owned
         )
         self._descriptions = Descriptions(settings, self.topics, self._routers, self.transient)
 
@@ -183,13 +183,16 @@ class Engine:
             "Give one of them another --service-id."
         )
 
-    def _fenced(self) -> None:
-        """A router was fenced: by the broker's time-out, or by a process that took over."""
+    def _owned(self) -> bool:
+        """Say whether the service id is still this process's, as far as can be told."""
         try:
             self._log.check_ownership()
         except KafkaException as error:
             if is_fenced(error):
                 self._taken_over()
+                return False
+            log.warning("Cannot ask who owns the command log: %s", error.args[0].str())
+        return True
 
     def _make_processing_log(self) -> None:
         if self.topics.partitions(self.processing_log_topic) is None:
@@ -450,7 +453,9 @@ class Engine:
             router = self._routers.of(query)
             apply_query_command(statement.action, query, session.metastore)
             effects.append(
-                router.remove(query.id) if statement.action == "TERMINATE" else router.refresh()
+                router.remove(query.id)
+                if statement.action == "TERMINATE"
+                else router.pause(query.id, query.paused)
             )
         done = {
             "status": "SUCCESS",

@@ -103,6 +103,7 @@ def execution_plan(query: PersistentQuery) -> str:
 def query_description(
     query: PersistentQuery,
     *,
+    errors: Sequence[dict[str, Any]],
     host: str,
     group: str,
     tasks: Sequence[dict[str, Any]],
@@ -120,7 +121,7 @@ def query_description(
         "overriddenProperties": dict(query.overrides),
         "ksqlHostQueryStatus": {host: query.status},
         "queryType": "PERSISTENT",
-        "queryErrors": query.errors,
+        "queryErrors": list(errors),
         "tasksMetadata": list(tasks),
         "consumerGroupId": group,
         "state": "RUNNING",

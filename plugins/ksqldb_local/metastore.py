@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ksqldb_local.statements import Select
@@ -39,18 +38,11 @@ class PersistentQuery:
     overrides: Mapping[str, Any]
     inserts: bool = False
     paused: bool = False
-    losses: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=10))
-    failure: dict[str, Any] | None = None
 
     @property
     def source(self) -> str:
         """Name of the stream that it reads."""
         return self.reads.name
-
-    @property
-    def errors(self) -> list[dict[str, Any]]:
-        """What EXPLAIN shows: what it lost (kept), and why it stands still (until it does not)."""
-        return [*self.losses, *([self.failure] if self.failure is not None else [])]
 
     @property
     def status(self) -> str:

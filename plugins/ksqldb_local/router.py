@@ -1,12 +1,9 @@
 """Runs all queries of one source topic: one read, one parse, one transaction per batch.
 
 What makes it exactly once: outputs, processing-log entries and the offsets of every query's own
-consumer
-group are committed in one Kafka transaction. The transactional id is stable, so a successor fences
-this
-process and aborts what it left open *before* it reads the offsets. Whatever fails, the session is
-thrown
-away and a new one begins from the offsets that the broker holds.
+consumer group are committed in one Kafka transaction. The transactional id is stable, so a
+successor fences this process and aborts what it left open *before* it reads the offsets. Whatever
+fails, the session is thrown away and a new one begins from the offsets that the broker holds.
 """
 
 from __future__ import annotations
@@ -15,6 +12,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -63,6 +61,46 @@ _GONE = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class RouterSettings:
+    """What a router is told when it starts.
+
+    Attributes:
+        config: Client settings, at least ``bootstrap.servers``.
+        topic: The topic to read.
+        transactional_id: Stable for the service and the topic.
+        log_topic: Where entries of the processing log go.
+    """
+
+    config: Mapping[str, Any]
+    topic: str
+    transactional_id: str
+    log_topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouteState:
+    """How a query is doing.
+
+    Attributes:
+        errors: What EXPLAIN shows: what it lost (kept), and why it stands still (until it does
+            not).
+        next: The first offset of each partition that it has not handled; None before it read any.
+        consumed: Records read since it is at work here, and their bytes.
+        produced: Records written since then.
+        last_ms: Timestamp of the last record read.
+        age_s: Seconds that it has been at work here, at least one.
+    """
+
+    errors: list[dict[str, Any]]
+    next: Offsets | None = None
+    consumed: int = 0
+    consumed_bytes: int = 0
+    produced: int = 0
+    last_ms: int = 0
+    age_s: float = 1.0
+
+
 @dataclass(slots=True, eq=False)
 class Route:
     """One query at work; ``next`` holds the first offset of a partition not yet handled."""
@@ -75,16 +113,32 @@ class Route:
     next: Offsets | None = None
     failure: str | None = None
     retry_at: float = 0.0
+    error: dict[str, Any] | None = None
+    losses: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=10))
     consumed: int = 0
     consumed_bytes: int = 0
     produced: int = 0
     last_ms: int = 0
     since: float = field(default_factory=time.monotonic)
 
-    @property
-    def age_s(self) -> float:
-        """Seconds that it has been at work here, at least one."""
-        return max(1.0, time.monotonic() - self.since)
+    def state(self) -> RouteState:
+        """Return how it is doing."""
+        return RouteState(
+            errors=[*self.losses, *([self.error] if self.error is not None else [])],
+            next=self.next,
+            consumed=self.consumed,
+            consumed_bytes=self.consumed_bytes,
+            produced=self.produced,
+            last_ms=self.last_ms,
+            age_s=max(1.0, time.monotonic() - self.since),
+        )
+
+    def go_on_from(self, old: Route) -> None:
+        """Take over where the query stands that this one replaces, and what is known of it."""
+        self.next, self.metadata = old.next, old.metadata
+        self.consumed, self.consumed_bytes = old.consumed, old.consumed_bytes
+        self.produced, self.last_ms, self.since = old.produced, old.last_ms, old.since
+        self.losses = old.losses
 
 
 @dataclass(slots=True)
@@ -100,34 +154,18 @@ class _Interrupted(Exception):
     """A batch that has to be done again without the routes that failed."""
 
 
-class TopicRouter(threading.Thread):
-    """The thread that reads one topic and writes what the queries over it make of its records.
+class TopicRouter:
+    """Reads one topic and writes what the queries over it make of its records.
 
-    Args:
-        config: Client settings, at least ``bootstrap.servers``.
-        topic: The topic to read.
-        transactional_id: Stable for the service and the topic.
-        log_topic: Where entries of the processing log go.
-        on_fenced: Called when the broker fenced the producer; raises when another process took
-        over.
+    :meth:`run` does the work; all other public methods may be called by other threads.
     """
 
-    def __init__(
-        self,
-        config: Mapping[str, Any],
-        topic: str,
-        *,
-        transactional_id: str,
-        log_topic: str,
-        on_fenced: Callable[[], None],
-    ) -> None:
-        super().__init__(name=f"router-{topic}", daemon=True)
-        self.topic = topic
-        self._config = dict(config)
-        self._transactional_id = transactional_id
-        self._log_topic = log_topic
-        self._on_fenced = on_fenced
-        self._topics = BrokerTopics(config)
+    def __init__(self, settings: RouterSettings) -> None:
+        self.topic = settings.topic
+        self._config = dict(settings.config)
+        self._transactional_id = settings.transactional_id
+        self._log_topic = settings.log_topic
+        self._topics = BrokerTopics(self._config)
         self._json = JsonCache()
         self._commands: queue.SimpleQueue[tuple[Callable[[], None], Future[None]]] = (
             queue.SimpleQueue()
@@ -152,10 +190,7 @@ class TopicRouter(threading.Thread):
         def apply() -> None:
             old = self._routes.get(route.query.id)
             if old is not None:
-                route.next, route.metadata = old.next, old.metadata
-                route.consumed, route.consumed_bytes = old.consumed, old.consumed_bytes
-                route.produced, route.last_ms = old.produced, old.last_ms
-                route.since = old.since
+                route.go_on_from(old)
             route.program = Program(
                 route.query.id, route.query.select, route.query.reads, route.sink, self._json
             )
@@ -171,9 +206,14 @@ class TopicRouter(threading.Thread):
 
         return self._submit(apply)
 
-    def refresh(self) -> Future[None]:
-        """Take notice that queries were paused or resumed."""
-        return self._submit(lambda: None)
+    def pause(self, query_id: str, paused: bool) -> Future[None]:
+        """Pause or resume a query at the next transaction boundary."""
+
+        def apply() -> None:
+            if (route := self._routes.get(query_id)) is not None:
+                route.query.paused = paused
+
+        return self._submit(apply)
 
     def _submit(self, action: Callable[[], None]) -> Future[None]:
         future: Future[None] = Future()
@@ -184,25 +224,29 @@ class TopicRouter(threading.Thread):
         """Ask the thread to end after the transaction in hand."""
         self._stop_requested.set()
 
-    def route(self, query_id: str) -> Route | None:
-        """Return a query's state, for display."""
-        return self._routes.get(query_id)
+    def state(self, query_id: str) -> Future[RouteState | None]:
+        """Return how a query is doing, at once."""
+        future: Future[RouteState | None] = Future()
+        route = self._routes.get(query_id)
+        future.set_result(None if route is None else route.state())
+        return future
 
-    def query_ids(self) -> list[str]:
-        """Return the ids of the queries that it runs."""
-        return list(self._routes)
-
-    # --- the thread ------------------------------------------------------------------------------
+    # --- the work --------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Run sessions until told to stop; one that fails is followed by the next."""
+        """Run sessions until told to stop; one that fails is followed by the next.
+
+        Raises:
+            KafkaException: The broker fenced the producer: it timed out, or another engine took
+                over, which is not for the router to tell.
+        """
         while not self._stop_requested.is_set():
             try:
                 self._session()
             except KafkaException as error:
-                self._failed_session(error.args[0].str())
                 if is_fenced(error):
-                    self._on_fenced()
+                    raise
+                self._failed_session(error.args[0].str())
             except Exception as error:
                 # A defect must not stop the routing silently: it is shown, and retried.
                 log.exception("router of %s failed", self.topic)
@@ -216,7 +260,7 @@ class TopicRouter(threading.Thread):
         log.warning("Routing of %s was interrupted: %s; beginning anew", self.topic, reason)
         if self._failed_sessions:
             for route in self._routes.values():
-                route.query.failure = _error(f"{reason} (topic {self.topic}); retrying")
+                route.error = query_error(f"{reason} (topic {self.topic}); retrying")
         self._failed_sessions += 1
 
     def _session(self) -> None:
@@ -322,7 +366,7 @@ class TopicRouter(threading.Thread):
     def _mended(self, routes: Sequence[Route]) -> None:
         self._failed_sessions = 0
         for route in routes:
-            route.query.failure = None
+            route.error = None
 
     def _check_topics(self, now: float) -> bool:
         """Set routes aside whose sink is gone, and take them up again when it is back."""
@@ -330,9 +374,8 @@ class TopicRouter(threading.Thread):
         source = names.get(self.topic)
         if source is None:
             message = (
-                f"Source topic {self.topic} does not exist (was it deleted?): create it "
-                "again, or drop "
-                "the streams that read it"
+                f"Source topic {self.topic} does not exist (was it deleted?): create it again, "
+                "or drop the streams that read it"
             )
             for route in self._routes.values():
                 self._fail(route, message, retry_s=0.0, missing=True)
@@ -359,7 +402,7 @@ class TopicRouter(threading.Thread):
     ) -> None:
         if route.failure != message:
             log.warning("%s stands still: %s", route.query.id, message)
-            route.query.failure = _error(message, "USER" if missing else "SYSTEM")
+            route.error = query_error(message, "USER" if missing else "SYSTEM")
         route.failure = message
         route.retry_at = time.monotonic() + retry_s
 
@@ -372,11 +415,9 @@ class TopicRouter(threading.Thread):
             # doubles.
             self._fail(
                 route,
-                f"Consumer group {route.group} has lost its offsets for {self.topic} "
-                "(deleted, or older "
-                "than offsets.retention.minutes): reset the group's offsets to where routing "
-                "has to go "
-                "on, or drop the stream and create it again",
+                f"Consumer group {route.group} has lost its offsets for {self.topic} (deleted, or "
+                "older than offsets.retention.minutes): reset the group's offsets to where "
+                "routing has to go on, or drop the stream and create it again",
                 retry_s=30.0,
             )
             return
@@ -405,7 +446,7 @@ class TopicRouter(threading.Thread):
             )
             log.error("%s", loss)
             for route in active:
-                route.query.losses.append(_error(loss))
+                route.losses.append(query_error(loss))
             wanted[partition] = starts[partition]
             for route in active:
                 if route.next is not None and not (
@@ -438,7 +479,6 @@ class TopicRouter(threading.Thread):
                 log.info("reader of %s: %s", self.topic, error.str())
         if not records:
             return
-        # Fixed for the batch: a query paused meanwhile has written, so its offsets go along.
         routes = [route for reading in self._readings for route in reading.routes]
         self._delivery_failures.clear()
         self._in_batch = True
@@ -460,7 +500,7 @@ class TopicRouter(threading.Thread):
         self._mended(routes)
         self._position |= handled
         for route in routes:
-            route.next = {**(route.next or {}), **self._after(route, handled)}
+            route.next = self._after(route, handled)
 
     def _adapt(self, records: int, took_s: float) -> None:
         """Let transactions grow under load, but not towards their time-out."""
@@ -471,9 +511,12 @@ class TopicRouter(threading.Thread):
 
     @staticmethod
     def _after(route: Route, handled: Offsets) -> Offsets:
-        """Return where a route stands after a batch; one ahead of the reader stays there."""
+        """Return where a route stands after a batch; one ahead of the reader stays there.
+
+        All partitions are named, so that the offset of an idle one does not expire.
+        """
         before = route.next or {}
-        return {p: max(o, before.get(p, 0)) for p, o in handled.items()}
+        return before | {p: max(o, before.get(p, 0)) for p, o in handled.items()}
 
     def _recover(self, transactional: Producer, error: Exception) -> None:
         """Abort; a sink that refuses a record stops its own queries, all else the session."""
@@ -490,9 +533,9 @@ class TopicRouter(threading.Thread):
         if not refused:
             raise error
         for route in self._routes.values():
-            reason = refused.get(route.sink.topic)
-            if reason is not None:
-                self._fail(route, f"Cannot write to {route.sink.topic}: {reason}", retry_s=30.0)
+            for topic in (route.sink.topic, self._log_topic):
+                if topic in refused:
+                    self._fail(route, f"Cannot write to {topic}: {refused[topic]}", retry_s=30.0)
         self._position = {}
         self._checked_at = 0.0
 
@@ -606,7 +649,8 @@ class TopicRouter(threading.Thread):
             return
 
 
-def _error(message: str, kind: str = "SYSTEM") -> dict[str, Any]:
+def query_error(message: str, kind: str = "SYSTEM") -> dict[str, Any]:
+    """Return an entry of EXPLAIN's ``queryErrors``."""
     return {"timestamp": int(time.time() * 1000), "errorMessage": message, "type": kind}
 
 

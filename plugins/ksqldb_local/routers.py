@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ksqldb_local.metastore import Metastore, PersistentQuery
-from ksqldb_local.router import Route, TopicRouter
+from ksqldb_local.router import Route, RouterSettings, RouteState
+from ksqldb_local.router_process import RouterProcess, prepare
 
 
 class Routers:
@@ -16,7 +17,7 @@ class Routers:
         config: Client settings.
         service_id: Names consumer groups and transactions.
         log_topic: Where entries of the processing log go.
-        on_fenced: Called when the broker fenced a router; raises when another process took over.
+        may_restart: Asked when a router ended by itself; False when another engine took over.
     """
 
     def __init__(
@@ -24,42 +25,40 @@ class Routers:
         config: Mapping[str, Any],
         service_id: str,
         log_topic: str,
-        on_fenced: Callable[[], None],
+        may_restart: Callable[[], bool],
     ) -> None:
         self._config = config
         self._service_id = service_id
         self._log_topic = log_topic
-        self._on_fenced = on_fenced
-        self._routers: dict[str, TopicRouter] = {}
+        self._may_restart = may_restart
+        self._routers: dict[str, RouterProcess] = {}
+        prepare()
 
     def group(self, query_id: str) -> str:
         """Return the consumer group of a persistent query, named as ksqlDB names it."""
         return f"_confluent-ksql-{self._service_id}query_{query_id}"
 
-    def of(self, query: PersistentQuery) -> TopicRouter:
+    def of(self, query: PersistentQuery) -> RouterProcess:
         """Return the running router that the query belongs to."""
         topic = query.reads.topic
-        router = self._routers.get(topic)
-        if router is None:
-            router = TopicRouter(
+        if topic not in self._routers:
+            settings = RouterSettings(
                 self._config,
                 topic,
                 transactional_id=f"_confluent-ksql-{self._service_id}router_{topic}",
                 log_topic=self._log_topic,
-                on_fenced=self._on_fenced,
             )
-            self._routers[topic] = router
-            router.start()
-        return router
+            self._routers[topic] = RouterProcess(settings, self._may_restart)
+        return self._routers[topic]
 
     def route(self, query: PersistentQuery, store: Metastore) -> Route:
         """Return the query as a router runs it."""
         return Route(query, self.group(query.id), store.streams[query.sink])
 
-    def live(self, query: PersistentQuery) -> Route | None:
-        """Return the state of a query at work."""
+    def state(self, query: PersistentQuery) -> RouteState | None:
+        """Return how a query is doing; None when it is not at work."""
         router = self._routers.get(query.reads.topic)
-        return router.route(query.id) if router is not None else None
+        return router.state(query.id) if router is not None else None
 
     def align(self, store: Metastore) -> None:
         """Stop the queries that are no more, start or replace those that are not at work."""
@@ -67,8 +66,7 @@ class Routers:
             for gone in set(router.query_ids()) - store.queries.keys():
                 router.remove(gone)
         for query in store.queries.values():
-            route = self.live(query)
-            if route is None or route.query is not query:
+            if not self.of(query).runs(query):
                 self.of(query).add(self.route(query, store))
 
     def stop(self) -> None:

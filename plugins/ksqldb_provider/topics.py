@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from kafka_io import ClientConfig, Offsets
-
-
-_NEW_TOPIC_S = 5.0
-_POLL_S = 0.1
+    from kafka_io import ClientConfig
 
 
 class Topics(Protocol):
@@ -41,10 +35,10 @@ class KafkaTopics:
         Raises:
             BrokerUnavailableError: Kafka does not answer.
         """
-        from kafka_io import TopicMissingError
+        from kafka_io import TopicMissingError, high_watermarks
 
         try:
-            ends = self._ends(topics)
+            ends = high_watermarks(self._config, topics)
         except TopicMissingError:
             if len(topics) == 1:
                 return {}
@@ -54,19 +48,3 @@ class KafkaTopics:
         for (topic, _), end in ends.items():
             written[topic] += end
         return written
-
-    def _ends(self, topics: Sequence[str]) -> Offsets:
-        """Ask again for a moment: the leader of a new topic may not know yet that it leads it."""
-        from kafka_io import KafkaIoError, TopicMissingError, high_watermarks
-
-        deadline = time.monotonic() + _NEW_TOPIC_S
-        pause = threading.Event()
-        while True:
-            try:
-                return high_watermarks(self._config, topics)
-            except TopicMissingError:
-                raise
-            except KafkaIoError:
-                if time.monotonic() >= deadline:
-                    raise
-            pause.wait(_POLL_S)

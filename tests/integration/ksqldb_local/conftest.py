@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -54,6 +55,12 @@ class Server:
         assert self.process is not None
         self.process.send_signal(how)
         return self.process.wait(timeout=30)
+
+    def routers(self) -> list[psutil.Process]:
+        """Return the processes that route, one for each topic that is read."""
+        assert self.process is not None
+        engine = psutil.Process(self.process.pid)
+        return [router for helper in engine.children() for router in helper.children()]
 
     def wait_until(
         self, condition: Callable[[], bool], what: str, *, timeout_s: float = 60

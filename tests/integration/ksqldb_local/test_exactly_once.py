@@ -9,8 +9,11 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
+import psutil
+import pytest
 from confluent_kafka import Message, Producer
 
 EARLIEST = {"auto.offset.reset": "earliest"}
@@ -48,7 +51,20 @@ def routing(server: Any, source: str, left: str, right: str, chained: str) -> No
     )
 
 
-def test_killed_at_random_moments_every_record_arrives_once(server: Any) -> None:
+def kill_engine(server: Any, chance: random.Random) -> None:
+    server.kill(signal.SIGKILL)
+    server.start()
+
+
+def kill_router(server: Any, chance: random.Random) -> None:
+    chance.choice(server.routers()).kill()
+    server.wait_until(lambda: len(server.routers()) == 2, "the router is started again")
+
+
+@pytest.mark.parametrize("kill", [kill_engine, kill_router])
+def test_killed_at_random_moments_every_record_arrives_once(
+    server: Any, kill: Callable[[Any, random.Random], None]
+) -> None:
     seed = int(os.environ.get("EMERGENCIAS_TEST_SEED", random.randrange(10**6)))
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -62,9 +78,8 @@ def test_killed_at_random_moments_every_record_arrives_once(server: Any) -> None
     kills = 0
     while producing.is_alive() or kills < 5:
         time.sleep(chance.uniform(0.05, 1.5))
-        server.kill(signal.SIGKILL)
+        kill(server, chance)
         kills += 1
-        server.start()
     producing.join()
 
     records = server.read_all(source, at_least=len(values))
@@ -108,7 +123,9 @@ def test_a_process_that_was_asleep_and_replaced_routes_nothing_any_more(server: 
     produce(server, source, [b"a0"])
     server.read_all(chained, at_least=1)
     zombie = server.process
-    zombie.send_signal(signal.SIGSTOP)
+    asleep = [*server.routers(), psutil.Process(zombie.pid)]
+    for process in asleep:
+        process.suspend()
     address = server.host
     with_new_address = type(server)(server.bootstrap_servers).host
     server.host, server.client.base_url = with_new_address, f"http://{with_new_address}"
@@ -117,13 +134,26 @@ def test_a_process_that_was_asleep_and_replaced_routes_nothing_any_more(server: 
 
     produce(server, source, [b"a1", b"a2", b"b1"])
     server.read_all(chained, at_least=3)
-    zombie.send_signal(signal.SIGCONT)
+    for process in asleep:
+        process.resume()
     assert zombie.wait(timeout=60) == 1
     produce(server, source, [b"a3"])
 
     assert len(server.read_all(chained, at_least=4)) == 4
     assert set(coordinates(server.read_all(left)).values()) == {1}
     assert server.process.poll() is None
+
+
+def test_killed_engine_leaves_no_process_behind(server: Any) -> None:
+    source, left, right, chained = (server.create_topic(n) for n in ("s", "a", "b", "c"))
+    routing(server, source, left, right, chained)
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    assert len(server.routers()) == 2
+
+    server.kill(signal.SIGKILL)
+
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == []
 
 
 def test_new_query_begins_at_latest_or_earliest_and_then_keeps_pace(server: Any) -> None:
