@@ -393,6 +393,13 @@ class TopicRouter:
         for route in self._routes.values():
             if route.sink.topic not in names:
                 self._fail(route, f"Sink topic {route.sink.topic} does not exist", missing=True)
+            elif self._log_topic not in names:
+                # Without it, a record that cannot be read would be passed over untold.
+                self._fail(
+                    route,
+                    f"Processing log {self._log_topic} does not exist: create the topic again",
+                    missing=True,
+                )
             elif route.failure is not None and now >= route.retry_at:
                 route.failure = None
         return True

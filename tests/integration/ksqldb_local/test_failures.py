@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from confluent_kafka import Producer
+from confluent_kafka.admin import NewTopic
 
 EARLIEST = {"auto.offset.reset": "earliest"}
 
@@ -56,6 +57,31 @@ def test_missing_sink_topic_stops_only_its_query_and_is_caught_up(server: Any) -
 
     assert [m.value() for m in server.read_all(server.topic("bad"), at_least=1)] == [b'{"V":"2"}']
     assert len(server.read_all(server.topic("good"))) == 2
+
+
+def test_missing_processing_log_is_shown_and_nothing_is_passed_over(server: Any) -> None:
+    source = server.create_topic("s", 1)
+    server.execute(f"CREATE STREAM s (n INT) WITH (KAFKA_TOPIC='{source}', VALUE_FORMAT='JSON');")
+    sink = server.topic("good")
+    server.execute(
+        f"CREATE STREAM good WITH (KAFKA_TOPIC='{sink}', VALUE_FORMAT='JSON') AS SELECT n FROM s;",
+        **EARLIEST,
+    )
+    produce(server, source, b'{"n":1}')
+    server.read_all(sink, at_least=1)
+    log = f"{server.service_id}ksql_processing_log"
+    delete_topic(server, log)
+
+    produce(server, source, b"unreadable", b'{"n":2}')
+
+    good = server.query_of("good")["id"]
+    server.wait_until(lambda: server.explain(good)["queryErrors"] != [], "EXPLAIN shows the error")
+    assert log in server.explain(good)["queryErrors"][-1]["errorMessage"]
+
+    server.admin.create_topics([NewTopic(log, 1, 1)])[log].result()
+
+    assert len(server.read_all(sink, at_least=2)) == 2
+    assert len(server.read_all(log, at_least=1)) == 1
 
 
 def test_missing_source_topic_is_shown_and_taken_up_when_it_is_back(server: Any) -> None:
