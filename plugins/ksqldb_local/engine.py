@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 
 from ksqldb_local import entities, insert_values
 from ksqldb_local.changes import (
@@ -83,6 +83,16 @@ _PROCESSING_LOG_COLUMNS = (
 )
 _WAIT_S = 5.0
 """How long an answer waits for a statement's effect before it says EXECUTING, as ksqlDB does."""
+_REFUSED = {
+    KafkaError.INVALID_REPLICATION_FACTOR,
+    KafkaError.INVALID_PARTITIONS,
+    KafkaError.INVALID_CONFIG,
+    KafkaError.INVALID_REQUEST,
+    KafkaError.TOPIC_EXCEPTION,
+    KafkaError.POLICY_VIOLATION,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+}
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -294,9 +304,13 @@ class Engine:
             error.statement = error.statement or statement.text
             raise
         except KafkaException as error:
+            reason = error.args[0].str()
+            if error.args[0].code() in _REFUSED:
+                raise StatementError(
+                    f"The broker refuses it: {reason}", statement=statement.text
+                ) from error
             raise StatementError(
-                f"The broker {self.settings.bootstrap_servers} did not answer: "
-                f"{error.args[0].str()}",
+                f"The broker {self.settings.bootstrap_servers} did not answer: {reason}",
                 status=503,  # asking again can help, which a client cannot tell from a 500
                 error_code=SERVER_ERROR,
                 statement=statement.text,
@@ -420,7 +434,9 @@ class Engine:
             if statement.delete_topic
             else statement.text
         )
-        command = self._append(Command(f"stream/{statement.name}/drop", statement.text), statement)
+        command = self._append(
+            Command(f"{statement.kind.lower()}/{statement.name}/drop", statement.text), statement
+        )
         effects = []
         if stream is not None:
             effects = [self._routers.of(q).remove(q.id) for q in queries]

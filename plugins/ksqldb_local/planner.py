@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,7 @@ from ksqldb_local.statements import (
     Properties,
 )
 from ksqldb_local.topics import TopicInfo, Topics
-from ksqldb_local.types import Schema, identifier, quoted
+from ksqldb_local.types import PSEUDO_COLUMNS, Schema, identifier, quoted
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
 _OTHER_FORMATS = {"DELIMITED", "NONE"}
@@ -175,6 +176,7 @@ def create_source(
                     f"{existing.topic} which is not upgradeable to {topic}"
                 )
             _check_upgrade(existing, statement.schema)
+        _check_columns(statement.schema)
         SourceReader(statement.schema, key_format, value_format)
     except StatementError as error:
         error.statement = error.statement or text
@@ -189,6 +191,16 @@ def create_source(
     stored = source_text(statement, properties, if_not_exists=False)
     stream = Stream(statement.name, str(topic), statement.schema, key_format, value_format, stored)
     return Creation(text, stream, new_topic)
+
+
+def _check_columns(schema: Schema) -> None:
+    if not schema.columns:
+        raise StatementError("The statement does not define any columns.")
+    for column, times in Counter(c.name for c in schema.columns).items():
+        if times > 1:
+            raise StatementError(f"Duplicate columns found in schema: {quoted(column)}")
+        if column in PSEUDO_COLUMNS:
+            raise StatementError(f"'{column}' is a reserved column name.")
 
 
 def create_as_select(

@@ -148,6 +148,23 @@ def test_failing_expression_drops_the_row_in_a_filter_and_gives_null_in_a_column
     }
 
 
+def test_definition_that_no_server_takes_is_refused_and_a_retry_would_not_help(
+    server: Any,
+) -> None:
+    source = start(server)
+    over = f"WITH (KAFKA_TOPIC='{source}', VALUE_FORMAT='JSON')"
+    for statement, reason in (
+        (f"CREATE STREAM x {over};", "does not define any columns"),
+        (f"CREATE STREAM x (a VARCHAR, A INT) {over};", "Duplicate columns"),
+        (f"CREATE STREAM x (ROWTIME BIGINT) {over};", "reserved column name"),
+        ("CREATE STREAM x WITH (REPLICAS=9) AS SELECT * FROM s;", "replication factor"),
+    ):
+        response = server.ksql(statement)
+        assert response.status_code == 400, response.text
+        assert response.json()["error_code"] == 40001
+        assert reason in response.json()["message"]
+
+
 def test_batch_with_a_wrong_statement_executes_nothing(server: Any) -> None:
     source = start(server)
 
