@@ -58,6 +58,7 @@ SINKS = (T2, T22, T23, T3, T31, *BODIES.values(), T4)
 FIELDS = (
     *("tipo_emergencia", "grado", "cuerpo_necesario", "localizacion", "fecha", "requiere_medico"),
     *("contacto", "id_ejecucion", "codigo_provincia", "latitud", "longitud"),
+    *("precision_m", "id_incidente"),
 )
 BATCH = 5_000
 Prefix = str

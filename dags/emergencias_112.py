@@ -99,7 +99,9 @@ with DAG(
             type="string",
             enum=[profile.value for profile in Profile],
             title="Profile",
-            description="How the simulator draws alerts.",
+            description="How the simulator draws alerts. original: everything alike, as the first "
+            "version did. realistic: an ordinary day of Spain's 112 centres, with repeated, hollow "
+            "and malicious calls. surge: the floods of 29 October 2024 in Valencia.",
         ),
     },
 ) as dag:

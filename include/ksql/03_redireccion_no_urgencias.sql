@@ -1,5 +1,6 @@
 -- Alerts that can wait, when it is clear what to do with them: a mild or moderate degree, a plain yes or
 -- no about the doctor, and somebody to go (a doctor, or a body that has a topic T3.x of its own).
+-- New columns are added at the end: ksqlDB replaces a query with them nowhere else.
 CREATE STREAM Redireccion_No_Urgencias
 WITH (KAFKA_TOPIC = 'T3_No_Urgencias', VALUE_FORMAT = 'JSON') AS
 SELECT
@@ -16,7 +17,9 @@ SELECT
   EXTRACTJSONFIELD(texto, '$.latitud') AS latitud,
   EXTRACTJSONFIELD(texto, '$.longitud') AS longitud,
   ROWPARTITION AS t1_particion,
-  ROWOFFSET AS t1_offset
+  ROWOFFSET AS t1_offset,
+  EXTRACTJSONFIELD(texto, '$.precision_m') AS precision_m,
+  EXTRACTJSONFIELD(texto, '$.id_incidente') AS id_incidente
 FROM emergencias_stream
 WHERE CASE WHEN IS_JSON_STRING(texto) THEN COALESCE(EXTRACTJSONFIELD(texto, '$.grado'), '') ELSE '' END
   IN ('Leve', 'Moderado')

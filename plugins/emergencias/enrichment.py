@@ -34,9 +34,9 @@ T2_TEXT_FIELDS = tuple(
         "longitud",
     )
 )
-"""T2's VARCHAR columns in the order of the stream that writes it."""
-
 T2_NUMBER_FIELDS = ("T1_PARTICION", "T1_OFFSET")
+T2_LATER_TEXT_FIELDS = ("PRECISION_M", "ID_INCIDENTE")
+"""T2's columns, VARCHAR but for the numbers, in the order of the stream that writes it."""
 
 
 class UnreadableAlertError(ValueError):
@@ -179,6 +179,7 @@ def read_t2(value: bytes) -> dict[str, Any]:
     alert: dict[str, Any] = {name: _varchar(columns.get(name)) for name in T2_TEXT_FIELDS}
     for name in T2_NUMBER_FIELDS:
         alert[name] = _integer(name, columns.get(name))
+    alert |= {name: _varchar(columns.get(name)) for name in T2_LATER_TEXT_FIELDS}
     return alert
 
 

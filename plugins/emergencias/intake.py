@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from emergencias import model, simulator, sources
 from emergencias.params import Source
@@ -37,20 +37,23 @@ class IntakeResult:
     already_there: int
 
 
-def payloads(plan: Plan, data_dir: Path) -> Iterator[dict[str, Any]]:
-    """Yield the plan's alerts in order, the same ones on every call.
+def values(plan: Plan, data_dir: Path) -> Iterator[bytes]:
+    """Yield the plan's alerts in order as T1 holds them, the same ones on every call.
 
     Raises:
         InputChangedError: The file has another content than when the plan was made.
     """
     if plan.source is Source.SIMULATOR:
-        return simulator.simulate(
+        blocks = simulator.simulate_lines(
             plan.seed,
             plan.alerts,
             plan.interval.start,
             plan.interval.end,
+            plan.id_ejecucion,
+            profile=plan.params.profile,
             data_folder=data_dir,
         )
+        return (line for block in blocks for line in block.splitlines())
     if plan.input is None:
         raise ValueError(f"plan of {plan.id_ejecucion} replays a file but names none")
     if sources.sha256(plan.input.path) != plan.input.sha256:
@@ -58,7 +61,8 @@ def payloads(plan: Plan, data_dir: Path) -> Iterator[dict[str, Any]]:
             f"{plan.input.path} changed since the run was planned. Put the old file back and clear "
             "this task, or start a new run for the new file."
         )
-    return islice(sources.read(plan.input.path), plan.alerts)
+    alerts = islice(sources.read(plan.input.path), plan.alerts)
+    return (model.encode_alert(alert, plan.id_ejecucion) for alert in alerts)
 
 
 def keys_in_t1(config: ClientConfig, plan: Plan, *, timeout_s: float) -> set[bytes]:
@@ -96,7 +100,7 @@ def send_planned_alerts(
     Args:
         config: Settings of the Kafka clients.
         plan: The run's plan.
-        data_dir: The simulator's vocabulary and gazetteer.
+        data_dir: The simulator's vocabulary, gazetteer and profiles.
         map_index: Which of several producers of one run this is; part of the transactional id.
         timeout_s: How long the look at T1 may make no progress.
         on_progress: Called with (done, planned) after each commit.
@@ -105,7 +109,7 @@ def send_planned_alerts(
         kafka_io.ProducerFencedError: A later try of the same task took over and this one is a
             zombie, or its transaction expired; nothing of the open one is seen by anybody.
         kafka_io.DeliveryError: The broker refused an alert.
-        InputChangedError: See `payloads`.
+        InputChangedError: See `values`.
         emergencias.plan.PlanConflictError: See `keys_in_t1`.
 
     Guarantees that T1 holds each planned alert exactly once when it returns. The order matters:
@@ -119,7 +123,7 @@ def send_planned_alerts(
         pace = _Pace(plan.params.rate_per_second)
         open_since: float | None = None
         in_transaction = 0
-        for sequence, payload in enumerate(payloads(plan, data_dir)):
+        for sequence, value in enumerate(values(plan, data_dir)):
             key = plan.alert_id(sequence).encode()
             if key in present:
                 already_there += 1
@@ -136,13 +140,7 @@ def send_planned_alerts(
             if open_since is None:
                 producer.begin()
                 open_since, in_transaction = time.monotonic(), 0
-            producer.send(
-                OutRecord(
-                    topic=model.T1,
-                    key=key,
-                    value=model.encode_alert(payload, plan.id_ejecucion),
-                )
-            )
+            producer.send(OutRecord(topic=model.T1, key=key, value=value))
             sent += 1
             in_transaction += 1
         if open_since is not None:

@@ -18,8 +18,19 @@ ORIGINAL_FIELDS = (
 )
 """The seven fields of the first version of this system, same order and meaning."""
 
-EXTRA_FIELDS = ("id_ejecucion", "codigo_provincia", "latitud", "longitud")
-"""What this version adds to an alert, in order, after the original fields."""
+EXTRA_FIELDS = (
+    "id_ejecucion",
+    "codigo_provincia",
+    "latitud",
+    "longitud",
+    "precision_m",
+    "id_incidente",
+)
+"""What this version adds to an alert, in order, after the original fields.
+
+precision_m is the radius in metres within which the position is right (as AML gives it);
+id_incidente is the same for all alerts, calls and bodies, of one incident of a run.
+"""
 
 ALERT_FIELDS = ORIGINAL_FIELDS + EXTRA_FIELDS
 

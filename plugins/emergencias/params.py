@@ -35,9 +35,11 @@ class Format(StrEnum):
 
 
 class Profile(StrEnum):
-    """How the simulator draws its alerts."""
+    """How the simulator draws its alerts; each is a file of `include/data/profiles`."""
 
     ORIGINAL = "original"
+    REALISTIC = "realistic"
+    SURGE = "surge"
 
 
 class RunParamsError(ValueError):

@@ -25,12 +25,16 @@ MAX_QUOTED = 60
 
 @dataclass(frozen=True, slots=True)
 class Municipality:
-    """A municipality: WGS 84 degrees, people, and the GeoNames id it comes from."""
+    """A municipality: WGS 84 degrees, people, and the GeoNames id it comes from.
+
+    `coastal` says that its centre is at most 5 km from the sea.
+    """
 
     name: str
     latitude: float
     longitude: float
     population: int
+    coastal: bool
     other_names: tuple[str, ...]
     geoname_id: int
 
@@ -44,6 +48,7 @@ class Province:
         name: As alerts write it, for example 'La Coruña'.
         zone: The time its clocks show.
         coastal: Whether it has a sea coast.
+        forest: Whether it has mountains or forests that foresters look after.
     """
 
     code: str
@@ -52,6 +57,7 @@ class Province:
     population: int
     zone: ZoneInfo
     coastal: bool
+    forest: bool
     other_names: tuple[str, ...]
     municipalities: tuple[Municipality, ...]
     _ceilings: tuple[int, ...] = field(repr=False)
@@ -97,6 +103,11 @@ class Gazetteer:
         repr=False
     )
 
+    @property
+    def zones(self) -> tuple[ZoneInfo, ...]:
+        """The provinces' clocks, each once."""
+        return tuple(dict.fromkeys(province.zone for province in self.provinces))
+
     def province(self, name: str) -> Province | None:
         """Return the province of that name (any of its names), or None."""
         return self._provinces_by_name.get(normalise(name))
@@ -120,7 +131,7 @@ def load_gazetteer(folder: Path = DATA_FOLDER) -> Gazetteer:
         folder / "provincias.csv",
         (
             *("codigo_provincia", "provincia", "comunidad", "poblacion"),
-            *("zona", "capital", "costa", "otros_nombres"),
+            *("zona", "capital", "costa", "monte", "otros_nombres"),
         ),
     ):
         province = _province(row, municipalities)
@@ -153,7 +164,7 @@ def _load_municipalities(path: Path) -> dict[str, list[Municipality]]:
         path,
         (
             *("codigo_provincia", "municipio", "latitud", "longitud"),
-            *("poblacion", "otros_nombres", "geonameid"),
+            *("poblacion", "costa", "otros_nombres", "geonameid"),
         ),
     ):
         by_code.setdefault(row.text("codigo_provincia"), []).append(
@@ -162,6 +173,7 @@ def _load_municipalities(path: Path) -> dict[str, list[Municipality]]:
                 latitude=row.number("latitud", -90, 90),
                 longitude=row.number("longitud", -180, 180),
                 population=row.whole("poblacion"),
+                coastal=row.flag("costa"),
                 other_names=row.names("otros_nombres"),
                 geoname_id=row.whole("geonameid"),
             )
@@ -180,6 +192,8 @@ def _province(row: Row, municipalities: dict[str, list[Municipality]]) -> Provin
     )
     if not places or places[0].name != capital:
         raise row.error("capital", f"the name of a municipality of {code} in municipios.csv")
+    if row.flag("costa") != any(place.coastal for place in places):
+        raise row.error("costa", f"si if a municipality of {code} in municipios.csv has it, or no")
     try:
         zone = ZoneInfo(row.text("zona"))
     except (ZoneInfoNotFoundError, ValueError) as error:
@@ -191,6 +205,7 @@ def _province(row: Row, municipalities: dict[str, list[Municipality]]) -> Provin
         population=row.whole("poblacion"),
         zone=zone,
         coastal=row.flag("costa"),
+        forest=row.flag("monte"),
         other_names=row.names("otros_nombres"),
         municipalities=tuple(places),
         _ceilings=tuple(accumulate(place.population for place in places)),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 DATA_FOLDER = Path(__file__).resolve().parents[2] / "include" / "data"
 
@@ -110,34 +111,41 @@ class Body:
         always_urgent: It is never asked for below the urgent degrees.
         always_medical: An alert that asks for it always needs a doctor.
         coast_only: It works where there is sea.
+        forest_only: It works where there are mountains or forests.
     """
 
     name: str
     always_urgent: bool
     always_medical: bool
     coast_only: bool
+    forest_only: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Degree:
-    """How urgent an alert is, and how often (probability from 0 to 1)."""
+    """How urgent an alert is."""
 
     name: str
-    probability: float
     urgent: bool
 
 
 @dataclass(frozen=True, slots=True)
 class EmergencyType:
-    """A type of emergency and the bodies that it may ask for, with whole-number weights."""
+    """What a call is about.
+
+    Attributes:
+        name: As alerts write it, for example 'Incendios'.
+        is_incident: False for calls that open no incident (hollow, misdialled, malicious or asking
+            for information): they are never urgent.
+    """
 
     name: str
-    bodies: tuple[tuple[Body, int], ...]
+    is_incident: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """All the words, in the order of their files (a seed's alerts depend on that order)."""
+    """All the words, in the order of their files."""
 
     types: tuple[EmergencyType, ...]
     bodies: tuple[Body, ...]
@@ -146,54 +154,54 @@ class Vocabulary:
 
 @lru_cache(maxsize=8)
 def load_vocabulary(folder: Path = DATA_FOLDER) -> Vocabulary:
-    """Read `tipos_cuerpos.csv`, `cuerpos.csv` and `grados.csv`; once a process and folder.
+    """Read `tipos.csv`, `cuerpos.csv` and `grados.csv`; once a process and folder.
 
     Raises:
         DataFileError: A file or line does not fit; the message says what may stand there.
     """
-    bodies: dict[str, Body] = {}
-    for row in read_rows(
-        folder / "cuerpos.csv", ("cuerpo", "siempre_urgente", "siempre_medico", "solo_costa")
-    ):
-        body = Body(
-            row.text("cuerpo"),
-            row.flag("siempre_urgente"),
-            row.flag("siempre_medico"),
-            row.flag("solo_costa"),
-        )
-        if body.name in bodies:
-            raise row.error("cuerpo", "there only once")
-        bodies[body.name] = body
     return Vocabulary(
-        types=_load_types(folder / "tipos_cuerpos.csv", bodies),
-        bodies=tuple(bodies.values()),
+        types=_once(
+            "tipo_emergencia",
+            (
+                (row, EmergencyType(row.text("tipo_emergencia"), row.flag("incidente")))
+                for row in read_rows(folder / "tipos.csv", ("tipo_emergencia", "incidente"))
+            ),
+        ),
+        bodies=_once(
+            "cuerpo",
+            (
+                (row, Body(row.text("cuerpo"), *(row.flag(column) for column in _BODY_FLAGS)))
+                for row in read_rows(folder / "cuerpos.csv", ("cuerpo", *_BODY_FLAGS))
+            ),
+        ),
         degrees=_load_degrees(folder / "grados.csv"),
     )
 
 
-def _load_types(path: Path, bodies: dict[str, Body]) -> tuple[EmergencyType, ...]:
-    by_type: dict[str, dict[str, tuple[Body, int]]] = {}
-    for row in read_rows(path, ("tipo_emergencia", "cuerpo", "peso")):
-        weights = by_type.setdefault(row.text("tipo_emergencia"), {})
-        name = row.text("cuerpo")
-        if name not in bodies:
-            raise row.error("cuerpo", f"one of {sorted(bodies)} (cuerpos.csv)")
-        if name in weights:
-            raise row.error("cuerpo", "there only once for its type")
-        weights[name] = (bodies[name], row.whole("peso"))
-    return tuple(EmergencyType(name, tuple(weights.values())) for name, weights in by_type.items())
+_BODY_FLAGS = ("siempre_urgente", "siempre_medico", "solo_costa", "solo_monte")
+
+_Word = TypeVar("_Word", Body, Degree, EmergencyType)
+
+
+def _once(column: str, words: Iterable[tuple[Row, _Word]]) -> tuple[_Word, ...]:
+    by_name: dict[str, _Word] = {}
+    for row, word in words:
+        if word.name in by_name:
+            raise row.error(column, "there only once")
+        by_name[word.name] = word
+    return tuple(by_name.values())
 
 
 def _load_degrees(path: Path) -> tuple[Degree, ...]:
-    degrees: dict[str, Degree] = {}
-    for row in read_rows(path, ("grado", "probabilidad", "urgente")):
-        degree = Degree(row.text("grado"), row.number("probabilidad", 0, 1), row.flag("urgente"))
-        if degree.name in degrees:
-            raise row.error("grado", "there only once")
-        degrees[degree.name] = degree
-    total = math.fsum(degree.probability for degree in degrees.values())
-    if not math.isclose(total, 1, abs_tol=1e-9):
-        raise DataFileError(f"{path}: the probabilities add up to {total:g}; it must be 1")
-    if not any(degree.urgent for degree in degrees.values()):
-        raise DataFileError(f"{path}: no degree is urgent; at least one must be")
-    return tuple(degrees.values())
+    degrees = _once(
+        "grado",
+        (
+            (row, Degree(row.text("grado"), row.flag("urgente")))
+            for row in read_rows(path, ("grado", "urgente"))
+        ),
+    )
+    for urgent in (True, False):
+        if not any(degree.urgent is urgent for degree in degrees):
+            word = "urgent" if urgent else "not urgent"
+            raise DataFileError(f"{path}: no degree is {word}; at least one must be")
+    return degrees

@@ -202,6 +202,8 @@ def test_columns_come_out_in_the_agreed_order(rules, kafka, wait_until_routed):
         "LONGITUD",
         "T1_PARTICION",
         "T1_OFFSET",
+        "PRECISION_M",
+        "ID_INCIDENTE",
     ]
     (odd,) = records(kafka, [rules.topic(T4)])
     row = json.loads(odd.value())

@@ -100,6 +100,8 @@ def routed_by_hand(record: Record, partition: int, offset: int) -> list[Record]:
         "codigo_provincia",
         "latitud",
         "longitud",
+        "precision_m",
+        "id_incidente",
     )
     columns = {
         name.upper(): None if alert.get(name) is None else str(alert[name]) for name in names
@@ -170,6 +172,8 @@ ALERTS: list[dict[str, Any]] = [
         "codigo_provincia": "11",
         "latitud": 36.5,
         "longitud": -6.25,
+        "precision_m": 18,
+        "id_incidente": f"{n // 2:016x}",
     }
     for n, (grado, doctor, body) in enumerate(
         (grado, doctor, body)

@@ -82,6 +82,8 @@ def test_alerts_have_the_originals_shape(
         "codigo_provincia",
         "latitud",
         "longitud",
+        "precision_m",
+        "id_incidente",
         "t1_particion",
         "t1_offset",
     ]
@@ -114,6 +116,8 @@ def test_medical_alerts_have_the_originals_shape(
         "CODIGO_PROVINCIA",
         "LATITUD",
         "LONGITUD",
+        "PRECISION_M",
+        "ID_INCIDENTE",
         "DIRECCION_FUENTE",
         "DIRECCION_MOTIVO",
         "T1_PARTICION",
@@ -173,7 +177,8 @@ def test_parquet_is_typed_and_tells_routes_and_address(
     first = rows[corpus.plan.alert_id(0)]
     assert first["fecha"] == datetime(2024, 6, 28, 8, tzinfo=UTC)
     assert first["fecha_texto"] == "2024-06-28T10:00:00+02:00"
-    assert (first["latitud"], first["longitud"]) == (36.5, -6.25)
+    assert (first["latitud"], first["longitud"], first["precision_m"]) == (36.5, -6.25, 18.0)
+    assert first["id_incidente"] == rows[corpus.plan.alert_id(1)]["id_incidente"] == "0" * 16
     assert first["t1_marca"] == datetime(2026, 3, 1, tzinfo=UTC)
 
 

@@ -29,6 +29,8 @@ def test_the_fields_are_the_contracts_in_its_order() -> None:
         "codigo_provincia",
         "latitud",
         "longitud",
+        "precision_m",
+        "id_incidente",
     ]
 
 

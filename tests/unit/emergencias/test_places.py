@@ -214,6 +214,34 @@ def test_coastal_provinces_are_those_with_a_sea_coast():
     assert coast.isdisjoint({"Madrid", "Sevilla", "Toledo", "Albacete", "Álava", "Navarra"})
 
 
+def test_coastal_municipalities_are_on_the_sea():
+    gazetteer = load_gazetteer()
+    coast = {
+        town.name: province.code
+        for province in gazetteer.provinces
+        for town in province.municipalities
+        if town.coastal
+    }
+
+    assert set(coast.values()) == {p.code for p in gazetteer.provinces if p.coastal}
+    assert {"Barcelona", "Getxo", "Viveiro", "Motril", "Palma", "Arrecife", "Ceuta"} <= set(coast)
+    inland = {
+        "Lugo",
+        "Granada",
+        "Murcia",
+        "Oviedo",
+        "Girona",
+        "Manacor",
+        "Elche",
+        "Jerez de la Frontera",
+    }
+    assert inland.isdisjoint(coast)
+
+
+def test_mountains_or_forests_are_everywhere_but_in_the_two_cities():
+    assert {p.name for p in load_gazetteer().provinces if not p.forest} == {"Ceuta", "Melilla"}
+
+
 @pytest.mark.parametrize("name", ORIGINAL_NAMES)
 def test_every_province_name_of_the_original_gets_an_address_in_that_province(book, name):
     found = book.find(name, None, f"key of {name}")
@@ -339,7 +367,7 @@ def test_an_unknown_place_gets_the_reason_and_no_invented_address(book, place, r
 
 def test_namesakes_are_told_apart_by_the_province_or_not_at_all(folder):
     with (folder / "municipios.csv").open("a", encoding="utf-8") as file:
-        file.write("17,Mieres,42.12100,2.63700,16000,,1\n")
+        file.write("17,Mieres,42.12100,2.63700,16000,no,,1\n")
     book = SimulatedAddressBook(folder)
 
     assert book.find("Mieres", "33", "k").provincia == "Asturias"
@@ -424,6 +452,14 @@ def test_importing_and_making_a_book_reads_nothing_and_loads_no_faker():
         ("provincias.csv", "Europe/Madrid", "Europe/Bilbao", "zona is 'Europe/Bilbao'; it must be"),
         ("provincias.csv", ",Bilbao,", ",Bilbo,", "capital is 'Bilbo'; it must be the name of"),
         ("provincias.csv", ",no,", ",false,", "costa is 'false'; it must be si or no"),
+        ("provincias.csv", "Albacete,no,si", "Albacete,si,si", "costa is 'si'; it must be si if"),
+        (
+            "provincias.csv",
+            "Albacete,no,si",
+            "Albacete,no,ja",
+            "monte is 'ja'; it must be si or no",
+        ),
+        ("municipios.csv", ",no,,", ",nein,,", "costa is 'nein'; it must be si or no"),
         (
             "provincias.csv",
             "02,Albacete",

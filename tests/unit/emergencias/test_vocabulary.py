@@ -7,19 +7,19 @@ import pytest
 
 from emergencias.vocabulary import DATA_FOLDER, DataFileError, load_vocabulary
 
-ORIGINAL_MAP = {
-    "Accidentes de tráfico": {"Policia", "Ambulancia", "Bomberos"},
-    "Problemas médicos agudos": {"Ambulancia"},
-    "Incendios": {"Bomberos"},
-    "Delitos en progreso": {"Policia", "GEOs", "Ejercito"},
-    "Situaciones de peligro para la seguridad pública": {"Policia", "GEOs", "Ejercito"},
-    "Desastres naturales": {"Bomberos", "UME", "Servicios de emergencia"},
-    "Emergencias químicas o radiológicas": {"Bomberos", "Servicios de emergencia"},
-    "Personas desaparecidas": {"Policia"},
-    "Rescates": {"Bomberos", "Forestales"},
-    "Emergencias en el mar o montañas": {"Guardia Costera", "Forestales"},
-    "Accidentes laborales": {"Ambulancia", "Bomberos"},
-    "Emergencias ambientales": {"Servicios de emergencia", "Bomberos"},
+ORIGINAL_TYPES = {
+    "Accidentes de tráfico",
+    "Problemas médicos agudos",
+    "Incendios",
+    "Delitos en progreso",
+    "Situaciones de peligro para la seguridad pública",
+    "Desastres naturales",
+    "Emergencias químicas o radiológicas",
+    "Personas desaparecidas",
+    "Rescates",
+    "Emergencias en el mar o montañas",
+    "Accidentes laborales",
+    "Emergencias ambientales",
 }
 
 
@@ -34,29 +34,35 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1), "utf-8")
 
 
-def test_the_map_from_types_to_bodies_is_the_original_one_with_equal_weights():
+def test_types_are_the_originals_and_calls_that_open_no_incident():
     types = load_vocabulary().types
 
-    assert {kind.name: {body.name for body, _ in kind.bodies} for kind in types} == ORIGINAL_MAP
-    assert {weight for kind in types for _, weight in kind.bodies} == {1}
-
-
-def test_degrees_have_the_original_probabilities():
-    assert [(d.name, d.probability, d.urgent) for d in load_vocabulary().degrees] == [
-        ("Leve", 0.35, False),
-        ("Moderado", 0.35, False),
-        ("Urgente", 0.20, True),
-        ("Urgencia extrema", 0.10, True),
+    assert {kind.name for kind in types if kind.is_incident} == ORIGINAL_TYPES
+    assert [kind.name for kind in types if not kind.is_incident] == [
+        "Llamada vacía",
+        "Llamada equivocada",
+        "Llamada maliciosa",
+        "Consulta informativa",
     ]
 
 
-def test_bodies_that_are_always_urgent_medical_or_only_at_the_coast_are_marked():
+def test_degrees_are_the_originals_from_the_mildest_on():
+    assert [(d.name, d.urgent) for d in load_vocabulary().degrees] == [
+        ("Leve", False),
+        ("Moderado", False),
+        ("Urgente", True),
+        ("Urgencia extrema", True),
+    ]
+
+
+def test_bodies_that_are_always_urgent_medical_or_bound_to_a_place_are_marked():
     bodies = load_vocabulary().bodies
 
     assert len(bodies) == 9
     assert {b.name for b in bodies if b.always_urgent} == {"GEOs", "Ejercito", "UME"}
     assert {b.name for b in bodies if b.always_medical} == {"Ambulancia"}
     assert {b.name for b in bodies if b.coast_only} == {"Guardia Costera"}
+    assert {b.name for b in bodies if b.forest_only} == {"Forestales"}
 
 
 @pytest.mark.parametrize(
@@ -69,17 +75,13 @@ def test_bodies_that_are_always_urgent_medical_or_only_at_the_coast_are_marked()
             "line 10: siempre_urgente is 'yes'; it must be si or no",
         ),
         ("cuerpos.csv", "UME,", "GEOs,", "cuerpo is 'GEOs'; it must be there only once"),
-        ("cuerpos.csv", "UME,si,no,no", "UME,si,no", "line 10: 3 cells; the header has 4 columns"),
+        ("cuerpos.csv", "UME,si,no,no", "UME,si,no", "line 10: 4 cells; the header has 5 columns"),
         ("cuerpos.csv", "solo_costa", "costa", "the columns are"),
-        ("grados.csv", "0.10", "0.20", "add up to 1.1; it must be 1"),
-        ("grados.csv", "0.10", "mucho", "probabilidad is 'mucho'; it must be a number from 0 to 1"),
-        ("grados.csv", "0.10", "nan", "probabilidad is 'nan'; it must be a number from 0 to 1"),
         ("grados.csv", "Moderado", "Leve", "grado is 'Leve'; it must be there only once"),
-        ("tipos_cuerpos.csv", ",Policia,", ",Policía,", "cuerpo is 'Policía'; it must be one of"),
-        ("tipos_cuerpos.csv", "Ambulancia,1", "Ambulancia,0", "peso is '0'; it must be a whole"),
-        ("tipos_cuerpos.csv", "Rescates,Forestales", "Rescates,Bomberos", "only once for its type"),
-        ("tipos_cuerpos.csv", "Incendios,", ",", "tipo_emergencia is ''; it must be a text"),
-        ("tipos_cuerpos.csv", "Incendios,", '"Incendios"x,', "line 6: "),
+        ("tipos.csv", "Incendios,", "Rescates,", "tipo_emergencia is 'Rescates'; it must be there"),
+        ("tipos.csv", "Incendios,si", "Incendios,", "incidente is ''; it must be si or no"),
+        ("tipos.csv", "Incendios,", ",", "tipo_emergencia is ''; it must be a text"),
+        ("tipos.csv", "Incendios,", '"Incendios"x,', "line 4: "),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_with_its_file_and_line(
@@ -94,15 +96,19 @@ def test_a_value_that_does_not_fit_is_refused_with_its_file_and_line(
     assert str(folder / file) in str(error.value)
 
 
-def test_a_vocabulary_without_an_urgent_degree_is_refused(folder):
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [(",si", ",no", "no degree is urgent"), (",no", ",si", "no degree is not urgent")],
+)
+def test_a_vocabulary_without_an_urgent_or_a_calm_degree_is_refused(folder, old, new, message):
     path = folder / "grados.csv"
-    path.write_text(path.read_text("utf-8").replace(",si", ",no"), "utf-8")
+    path.write_text(path.read_text("utf-8").replace(old, new), "utf-8")
 
-    with pytest.raises(DataFileError, match="no degree is urgent"):
+    with pytest.raises(DataFileError, match=message):
         load_vocabulary(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"grado,probabilidad,urgente\n", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b"grado,urgente\n", b"\xff\xfe"])
 def test_an_empty_or_unreadable_file_is_refused(folder, content):
     (folder / "grados.csv").write_bytes(content)
 

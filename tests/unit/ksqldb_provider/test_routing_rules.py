@@ -26,6 +26,8 @@ T2_COLUMNS = [
     "LONGITUD",
     "T1_PARTICION",
     "T1_OFFSET",
+    "PRECISION_M",
+    "ID_INCIDENTE",
 ]
 
 STREAMS = {
