@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import orjson
+from typer.testing import CliRunner
+
+from emergencias import model
+from emergencias_cli.main import app
+from kafka_io import high_watermarks, read_range
+
+
+def test_alerts_on_the_topic_are_the_files_each_once_under_its_id(
+    bootstrap_servers, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("EMERGENCIAS_KAFKA_PORT", bootstrap_servers.rsplit(":", 1)[1])
+    monkeypatch.setenv("EMERGENCIAS_INSTANCE", "test")
+    options = [
+        "--alerts",
+        "9000",
+        "--profile",
+        "surge",
+        "--seed",
+        "3",
+        "--start",
+        "2024-10-29",
+        "--end",
+        "2024-10-30",
+    ]
+    file = tmp_path / "alerts.jsonl"
+    config = {"bootstrap.servers": bootstrap_servers}
+
+    for to in ("topic", str(file)):
+        result = CliRunner().invoke(app, ["simulate", *options, "--to", to])
+        assert result.exit_code == 0, result.output
+    ends = high_watermarks(config, [model.T1])
+    found = {}
+    for batch in read_range(config, {}, ends, timeout_s=30):
+        for message in batch:
+            alert = orjson.loads(message.value())
+            if str(alert.get("id_ejecucion")).startswith("test/simulate/"):
+                assert message.key() not in found
+                found[message.key()] = alert
+
+    (run,) = {alert.pop("id_ejecucion") for alert in found.values()}
+    wanted = [orjson.loads(line) for line in file.read_bytes().splitlines()]
+    assert len(wanted) == 9000
+    assert found == {
+        model.alert_id(run, number).encode(): alert for number, alert in enumerate(wanted)
+    }
