@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from math import fsum
+from math import fsum, sqrt
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,6 +20,9 @@ from emergencias.rhythm import rates
 from emergencias.vocabulary import DATA_FOLDER, DataFileError, Vocabulary, load_vocabulary
 
 Bools: TypeAlias = npt.NDArray[np.bool_]
+
+MAX_REACH = 3_000
+"""Longest reach of a municipality (1e-5 degrees): 3.3 km north or south."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +103,16 @@ class KindTable:
 
 @dataclass(frozen=True)
 class PlaceTable:
-    """The municipalities: number of the province, latitude and longitude in 1e-5 degrees."""
+    """The municipalities: number of the province, latitude and longitude in 1e-5 degrees.
+
+    `reach` (same unit) is how far north or east of its centre a position may be: so near that no
+    other centre of the province is nearer, and the address that is looked up is in that town.
+    """
 
     province: Ints
     latitude: Ints
     longitude: Ints
+    reach: Ints
 
 
 @dataclass(frozen=True)
@@ -345,11 +353,32 @@ def _kind_table(kinds: Sequence[Kind], terrains: Sequence[Terrain]) -> KindTable
 
 def _place_table(gazetteer: Gazetteer) -> PlaceTable:
     rows = [
-        (number, round(place.latitude * 1e5), round(place.longitude * 1e5))
+        (
+            number,
+            round(place.latitude * 1e5),
+            round(place.longitude * 1e5),
+            _reach(place, province.municipalities),
+        )
         for number, province in enumerate(gazetteer.provinces)
         for place in province.municipalities
     ]
     return PlaceTable(*np.array(rows).T)
+
+
+def _reach(place: Municipality, towns: Sequence[Municipality]) -> int:
+    # In Spain a degree of longitude is 0.7 to 0.9 of one of latitude. Taking the one for the way
+    # to the next centre and the other for that to a corner errs on the safe side of a half of it.
+    ways = (
+        _hypotenuse(town.latitude - place.latitude, 0.7 * (town.longitude - place.longitude))
+        for town in towns
+        if town is not place
+    )
+    return min(MAX_REACH, int(min(ways, default=1.0) * 1e5 / (2 * _hypotenuse(1, 0.9))))
+
+
+def _hypotenuse(a: float, b: float) -> float:
+    # math.hypot and powers may differ in the last bit between maths libraries; this may not.
+    return sqrt(a * a + b * b)
 
 
 def _ceilings(weights: Iterable[float]) -> Floats:

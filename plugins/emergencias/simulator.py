@@ -29,12 +29,6 @@ FIRST_CONTACT, CONTACTS = 730_000_000, 10_000_000
 and names no operator for any of its blocks. Spain reserves no numbers for fiction.
 """
 
-SPREAD = 2_500
-"""How far (1e-5 degrees) an incident may be from its municipality's centre, north or east."""
-
-ERROR_M = 500
-"""How far (metres, north or east) a call's position is moved by its inaccuracy, at most."""
-
 
 def simulate(
     seed: int,
@@ -270,11 +264,13 @@ class _Simulator:
                 place[here] = places[pick(ceilings, shares[here])]
         of_incident = np.repeat(np.arange(size), incidents.calls)
         precision = self._precision(draws, self._source[incidents.flow][of_incident])
-        # A metre is 0.9 of 1e-5 degrees of latitude; of longitude it is more, so all stay inside.
-        error = np.minimum(precision, ERROR_M) * 9 // 10
+        # Five parts of a town's reach are for where the incident is, one for what its calls are
+        # off by; a metre is 0.9 of 1e-5 degrees of latitude.
+        error = np.minimum(precision * 9 // 10, scenario.places.reach[place][of_incident] // 6)
+        spread = scenario.places.reach[place] * 5 // 6
         coordinates = []
         for name, centre in (("lat", scenario.places.latitude), ("lon", scenario.places.longitude)):
-            where = centre[place] + draws.whole(name, size, 2 * SPREAD + 1) - SPREAD
+            where = centre[place] + draws.whole(name, size, 2 * spread + 1) - spread
             moved = draws.whole(f"error_{name}", len(of_incident), 2 * error + 1) - error
             coordinates.append(where[of_incident] + moved)
         return scenario.places.province[place], *coordinates, precision

@@ -13,23 +13,13 @@ def test_alerts_on_the_topic_are_the_files_each_once_under_its_id(
 ):
     monkeypatch.setenv("EMERGENCIAS_KAFKA_PORT", bootstrap_servers.rsplit(":", 1)[1])
     monkeypatch.setenv("EMERGENCIAS_INSTANCE", "test")
-    options = [
-        "--alerts",
-        "9000",
-        "--profile",
-        "surge",
-        "--seed",
-        "3",
-        "--start",
-        "2024-10-29",
-        "--end",
-        "2024-10-30",
-    ]
+    options = {"alerts": 9000, "profile": "surge", "seed": 3, "start": "2024-10-29"}
+    arguments = [f"--{name}={value}" for name, value in (options | {"end": "2024-10-30"}).items()]
     file = tmp_path / "alerts.jsonl"
     config = {"bootstrap.servers": bootstrap_servers}
 
     for to in ("topic", str(file)):
-        result = CliRunner().invoke(app, ["simulate", *options, "--to", to])
+        result = CliRunner().invoke(app, ["simulate", *arguments, "--to", to])
         assert result.exit_code == 0, result.output
     ends = high_watermarks(config, [model.T1])
     found = {}
