@@ -1,9 +1,9 @@
 """Measure alerts/s generated and encoded by the simulator, beside Faker's way, row by row.
 
 Faker's contestant does what the first version of this system did: one dictionary at a time, with
-city, telephone number and address from Faker's usual es_ES proxy and the words from
-weighted choices, then json.dumps. Both run on one core and take turns; the CPU time of the process
-says more than the clock where the machine has other work.
+city, telephone number and street from Faker's usual es_ES proxy and random.choice for the words,
+then json.dumps. All run on one core and take turns; the CPU time of the process says more than the
+clock where the machine has other work.
 
 Example:
     .venv/bin/python benchmarks/simulation.py --alerts 1000000 --runs 5

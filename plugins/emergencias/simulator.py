@@ -266,14 +266,18 @@ class _Simulator:
         precision = self._precision(draws, self._source[incidents.flow][of_incident])
         # Five parts of a town's reach are for where the incident is, one for what its calls are
         # off by; a metre is 0.9 of 1e-5 degrees of latitude.
-        error = np.minimum(precision * 9 // 10, scenario.places.reach[place][of_incident] // 6)
-        spread = scenario.places.reach[place] * 5 // 6
-        coordinates = []
-        for name, centre in (("lat", scenario.places.latitude), ("lon", scenario.places.longitude)):
+        reach = scenario.places.reach[place]
+        error = np.minimum(precision * 9 // 10, reach[of_incident] // 6)
+
+        def scatter(name: str, centre: Ints) -> Ints:
+            spread = reach * 5 // 6
             where = centre[place] + draws.whole(name, size, 2 * spread + 1) - spread
             moved = draws.whole(f"error_{name}", len(of_incident), 2 * error + 1) - error
-            coordinates.append(where[of_incident] + moved)
-        return scenario.places.province[place], *coordinates, precision
+            return where[of_incident] + moved
+
+        latitude = scatter("lat", scenario.places.latitude)
+        longitude = scatter("lon", scenario.places.longitude)
+        return scenario.places.province[place], latitude, longitude, precision
 
     def _precision(self, draws: Draws, source: Ints) -> Ints:
         shares, within = (draws.unit(f"radio_{part}", len(source)) for part in "ab")
