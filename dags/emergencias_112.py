@@ -82,8 +82,18 @@ with DAG(
             None,
             type=["null", "string"],
             title="Input file",
-            description="With source 'file': a JSON list, JSON Lines, CSV or Parquet file with the "
-            "seven fields " + ", ".join(model.ORIGINAL_FIELDS) + ".",
+            description="With source 'file': a JSON list, JSON Lines, CSV or Parquet file, also "
+            "gzipped, with the seven fields "
+            + ", ".join(model.ORIGINAL_FIELDS)
+            + "; or with others and a mapping.",
+        ),
+        "mapping": Param(
+            None,
+            type=["null", "string"],
+            examples=settings.mapping_names,
+            title="Mapping",
+            description="With source 'file': how its columns become the fields of an alert. The "
+            "name of a ready mapping or the path of a YAML file; empty if they have their names.",
         ),
         "formats": Param(
             [file_format.value for file_format in Format],

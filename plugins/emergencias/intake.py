@@ -61,7 +61,10 @@ def values(plan: Plan, data_dir: Path) -> Iterator[bytes]:
             f"{plan.input.path} changed since the run was planned. Put the old file back and clear "
             "this task, or start a new run for the new file."
         )
-    alerts = islice(sources.read(plan.input.path), plan.alerts)
+    alerts = islice(
+        sources.read(plan.input.path, mapping=plan.input.mapping, words=plan.input.words),
+        plan.alerts,
+    )
     return (model.encode_alert(alert, plan.id_ejecucion) for alert in alerts)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from emergencias.files import replacing
+from emergencias.sources import REFUSED_FILE, SourceReport
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -120,6 +121,7 @@ class Manifest(BaseModel):
     run_id: str
     plan_sha256: str
     alerts: int
+    input: SourceReport | None = None
     topics: tuple[TopicCount, ...]
     review: Review
     checks: tuple[Check, ...]
@@ -138,6 +140,7 @@ class Manifest(BaseModel):
             "id_ejecucion": self.id_ejecucion,
             "ok": self.ok,
             "alerts": self.alerts,
+            "refused": 0 if self.input is None else self.input.refused,
             "topics": {count.topic: count.run for count in self.topics},
             "ajenos": {count.topic: count.ajenos for count in self.topics if count.ajenos},
             "review": self.review.alerts,
@@ -230,6 +233,11 @@ def render_table(manifest: Manifest) -> str:
         lines.append(
             f"{manifest.review.alerts} alert(s) need a person ({reasons}); "
             f"first: {', '.join(manifest.review.first_ids)}"
+        )
+    if manifest.input is not None and manifest.input.refused:
+        lines.append(
+            f"{manifest.input.refused} of {manifest.input.rows} rows of {manifest.input.path} were "
+            f"refused: see {REFUSED_FILE}."
         )
     tombstones = sum(count.tombstones for count in manifest.topics)
     if tombstones:

@@ -64,6 +64,7 @@ class RunParams(BaseModel):
     )
     source: Source = Source.SIMULATOR
     input_path: Annotated[str | None, BeforeValidator(_blank_is_none)] = None
+    mapping: Annotated[str | None, BeforeValidator(_blank_is_none)] = None
     formats: tuple[Format, ...] = Field(default=(Format.JSON, Format.PARQUET), min_length=1)
     profile: Profile = Profile.ORIGINAL
 
@@ -78,6 +79,11 @@ class RunParams(BaseModel):
             raise ValueError(
                 f"input_path {self.input_path!r} is read only with source 'file'; "
                 "set source to 'file' or leave input_path empty"
+            )
+        if self.source is Source.SIMULATOR and self.mapping is not None:
+            raise ValueError(
+                f"mapping {self.mapping!r} is used only with source 'file'; "
+                "set source to 'file' or leave mapping empty"
             )
         return self
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -15,6 +17,7 @@ from upath import UPath
 
 from emergencias import model, sources
 from emergencias.params import RunParams, Source
+from emergencias.words import Words, load_words
 
 if TYPE_CHECKING:
     from emergencias.settings import Settings
@@ -38,15 +41,33 @@ class Interval(BaseModel):
 
 
 class InputFile(BaseModel):
-    """The file that a run replays, as it was when the plan was made."""
+    """The file that a run replays, as it was when the plan was made, and how it is read.
+
+    The mapping and the words are kept whole, so that a retry reads the same alerts although
+    somebody has edited them since.
+
+    Attributes:
+        report: What the file holds and what came of its rows.
+        mapping: How its columns become fields; None if they have the fields' names.
+        mapping_sha256: Of the mapping's file, hexadecimal.
+        words: The contract's words by what is written (`emergencias.words`).
+    """
 
     model_config = ConfigDict(frozen=True)
-    path: str
-    format: str
-    sha256: str
-    encoding: str | None = None
-    unreadable_dates: int = 0
-    unreadable_coordinates: int = 0
+    report: sources.SourceReport
+    mapping: sources.Mapping | None = None
+    mapping_sha256: str | None = None
+    words: Words
+
+    @property
+    def path(self) -> str:
+        """The file."""
+        return self.report.path
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of its bytes as stored, hexadecimal."""
+        return self.report.sha256
 
 
 class Plan(BaseModel):
@@ -111,6 +132,8 @@ def make_plan(
     params: RunParams,
     interval_end: datetime,
     retention_ms: int,
+    named_by_content: bool = False,
+    on_progress: Callable[[int], None] | None = None,
 ) -> Plan:
     """Return the run's plan, writing it if this is the run's first try.
 
@@ -122,29 +145,75 @@ def make_plan(
         params: What the run was asked for.
         interval_end: End of the day whose events a simulated run tells.
         retention_ms: How long T1 keeps a record; an older plan cannot be gone on with.
+        named_by_content: The run is named after what its file and mapping hold, which may now lie
+            elsewhere than when it was planned.
+        on_progress: Called now and then with the number of alerts read from the file so far.
 
     Raises:
         PlanConflictError: The run's plan was made for other parameters, another content of the
             file or another T1, or is older than T1's retention.
         emergencias.params.RunParamsError: The pace is too slow for the number of alerts.
         sources.SourceError: The input file cannot be replayed.
+        sources.MappingError: The mapping cannot be used.
         kafka_io.KafkaIoError: T1's offsets cannot be read.
 
     Guarantees that the plan is on disk before it returns, and that of two tries at once both
-    return the same one.
+    return the same one. If rows of the input file are refused, they are in `refused.jsonl` beside
+    the plan.
     """
     from kafka_io import high_watermarks
 
-    path = run_folder(settings.export_root, dag_id, run_id) / PLAN_FILE
+    folder = run_folder(settings.export_root, dag_id, run_id)
+    path = folder / PLAN_FILE
     if path.exists():
         plan = Plan.model_validate_json(path.read_text())
+        if named_by_content:
+            plan = _moved(plan, params)
         _check_same(plan, params, retention_ms, path)
         check_t1(plan, high_watermarks(config, [model.T1]))
         return plan
     ends = high_watermarks(config, [model.T1])
-    plan = _new_plan(settings, dag_id, run_id, params, interval_end, ends)
+    source_file = None
+    if params.input_path is not None:
+        source_file = inspect_input(
+            params.input_path,
+            params.mapping,
+            settings.data_dir,
+            folder / sources.REFUSED_FILE,
+            on_progress,
+        )
+    plan = _new_plan(settings, dag_id, run_id, params, interval_end, ends, source_file)
     _write_once(path, plan.model_dump_json(indent=2) + "\n")
     return Plan.model_validate_json(path.read_text())
+
+
+def inspect_input(
+    path: str,
+    mapping: str | None,
+    data_dir: Path,
+    refused_file: UPath | None,
+    on_progress: Callable[[int], None] | None = None,
+) -> InputFile:
+    """Read a file wholly, and write down the rows that are refused, if there are any.
+
+    Args:
+        path: The file.
+        mapping: Name or path of a mapping, or None.
+        data_dir: Folder of the vocabulary and the ready mappings.
+        refused_file: Where the refused rows go; None writes nothing.
+        on_progress: Called now and then with the number of alerts so far.
+
+    Raises:
+        sources.SourceError: The file cannot be taken in as a whole.
+        sources.MappingError: The mapping cannot be used.
+    """
+    words = load_words(data_dir)
+    found, digest = (None, None) if mapping is None else sources.load_mapping(mapping, data_dir)
+    with sources.refused_rows(refused_file, path) as write:
+        report = sources.inspect(
+            path, mapping=found, words=words, on_refused=write, on_progress=on_progress
+        )
+    return InputFile(report=report, mapping=found, mapping_sha256=digest, words=words)
 
 
 def load_plan(settings: Settings, dag_id: str, run_id: str) -> Plan:
@@ -186,20 +255,9 @@ def _new_plan(
     params: RunParams,
     interval_end: datetime,
     ends: Offsets,
+    source_file: InputFile | None,
 ) -> Plan:
-    source_file = None
-    alerts = params.alerts
-    if params.input_path is not None:
-        summary = sources.inspect(params.input_path)
-        alerts = summary.alerts
-        source_file = InputFile(
-            path=params.input_path,
-            format=summary.format,
-            sha256=summary.sha256,
-            encoding=summary.encoding,
-            unreadable_dates=summary.fechas_sin_leer,
-            unreadable_coordinates=summary.coordenadas_sin_leer,
-        )
+    alerts = params.alerts if source_file is None else source_file.report.alerts
     params.check_duration(alerts)
     now = datetime.now(UTC)
     # Airflow's own datetime class loses its zone in Pydantic's JSON; nobody reports the future.
@@ -222,6 +280,20 @@ def _new_plan(
             for path in sorted(settings.sql_dir.glob("*.sql"))
         },
         t1_start_offsets={str(partition): offset for (_, partition), offset in ends.items()},
+    )
+
+
+def _moved(plan: Plan, params: RunParams) -> Plan:
+    """Return the plan with the place where its file and mapping are now."""
+    if plan.input is None or params.input_path is None:
+        return plan
+    now = {"input_path": params.input_path, "mapping": params.mapping}
+    report = plan.input.report.model_copy(update={"path": params.input_path})
+    return plan.model_copy(
+        update={
+            "params": plan.params.model_copy(update=now),
+            "input": plan.input.model_copy(update={"report": report}),
+        }
     )
 
 

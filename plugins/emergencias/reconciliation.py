@@ -100,6 +100,7 @@ def reconcile_window(window: Window, plan: Plan, routes: Routes, folder: UPath) 
         run_id=plan.run_id,
         plan_sha256=hashlib.sha256((folder / PLAN_FILE).read_bytes()).hexdigest(),
         alerts=plan.alerts,
+        input=None if plan.input is None else plan.input.report,
         topics=_topic_counts(window, checks),
         review=_review(window),
         checks=tuple(checks),

@@ -74,3 +74,8 @@ class Settings(BaseSettings):
     def data_dir(self) -> Path:
         """Folder of the vocabulary and the gazetteer."""
         return self.include_dir / "data"
+
+    @property
+    def mapping_names(self) -> list[str]:
+        """The ready mappings for files of other producers, sorted."""
+        return sorted(path.stem for path in (self.data_dir / "mappings").glob("*.yaml"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from emergencias_cli import run, simulate, stack, ui
+from emergencias_cli import intake, run, simulate, stack, ui
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -14,4 +14,5 @@ app = typer.Typer(
 app.add_typer(stack.app, name="stack")
 app.command()(run.run)
 app.command()(simulate.simulate)
+app.command()(intake.intake)
 app.command()(ui.ui)

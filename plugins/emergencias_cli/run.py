@@ -23,6 +23,7 @@ from emergencias_cli.dag_test import (
     TaskStarted,
     run_dag,
 )
+from emergencias_cli.intake import absolute_mapping
 from emergencias_cli.stack import bring_up
 from local_stack.process import tail
 from local_stack.settings import PROJECT_ROOT
@@ -50,6 +51,10 @@ def run(
         Path | None,
         typer.Option("--input", help="Replay this file (JSON, JSON Lines, CSV, Parquet) instead."),
     ] = None,
+    mapping: Annotated[
+        str | None,
+        typer.Option("--map", help="With --input: ready mapping or YAML file for its columns."),
+    ] = None,
     conf: Annotated[
         str | None, typer.Option(help="Any params of the DAG as JSON; the other options win.")
     ] = None,
@@ -62,9 +67,11 @@ def run(
 
     Example: emergencias run --input alerts.csv
 
+    Example: emergencias run --input 911.csv --map llamadas_911
+
     Example: emergencias run --conf '{"seed": 7, "formats": ["json"]}'
     """
-    params = run_params(conf, alerts, input_path)
+    params = run_params(conf, alerts, input_path, mapping)
     settings = load_settings()
     with plain_errors():
         bring_up(settings)
@@ -101,11 +108,14 @@ def run(
     )
 
 
-def run_params(conf: str | None, alerts: int | None, input_path: Path | None) -> dict[str, Any]:
+def run_params(
+    conf: str | None, alerts: int | None, input_path: Path | None, mapping: str | None = None
+) -> dict[str, Any]:
     """Return the DAG's params that the options ask for.
 
     Raises:
-        typer.BadParameter: `conf` is not a JSON object, or both a file and a number are given.
+        typer.BadParameter: `conf` is not a JSON object, both a file and a number are given, or a
+            mapping without a file.
     """
     try:
         params = json.loads(conf) if conf is not None else {}
@@ -120,11 +130,15 @@ def run_params(conf: str | None, alerts: int | None, input_path: Path | None) ->
             "a file holds as many alerts as it holds; give --alerts or --input, not both",
             param_hint="--alerts",
         )
+    if mapping is not None and input_path is None:
+        raise typer.BadParameter("a mapping is for a file; give --input too", param_hint="--map")
     if alerts is not None:
         params["alerts"] = alerts
     if input_path is not None:
         # Tasks may run in another folder than the one in which the user typed the path.
         params |= {"source": "file", "input_path": str(input_path.expanduser().resolve())}
+    if mapping is not None:
+        params["mapping"] = absolute_mapping(mapping)
     return params
 
 
@@ -152,6 +166,7 @@ def _show_result(run_id: str | None) -> bool:
     from emergencias.manifest import describe, read_manifest
     from emergencias.plan import run_folder
     from emergencias.settings import Settings
+    from emergencias.sources import REFUSED_FILE
 
     if run_id is None:
         return False
@@ -170,6 +185,12 @@ def _show_result(run_id: str | None) -> bool:
         console.print(
             f"[yellow]{manifest.review.alerts} alert(s) need a person[/] "
             f"(T4_Revision_manual); first: {escape(first)}",
+            soft_wrap=True,
+        )
+    if manifest.input is not None and manifest.input.refused:
+        console.print(
+            f"[yellow]{manifest.input.refused:,} row(s) of the file were refused[/]; which and "
+            f"why: {escape(str(folder / REFUSED_FILE))}",
             soft_wrap=True,
         )
     console.print(f"Files: {escape(str(folder))}", soft_wrap=True)

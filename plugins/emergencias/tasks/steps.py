@@ -53,11 +53,13 @@ def plan_run(
     Raises:
         emergencias.params.RunParamsError: A parameter is not allowed.
         emergencias.sources.SourceError: The input file cannot be replayed.
+        emergencias.sources.MappingError: The mapping cannot be used.
         emergencias.plan.PlanConflictError: See `emergencias.plan.make_plan`.
     """
     from emergencias import model
     from emergencias.params import RunParams
-    from emergencias.plan import make_plan
+    from emergencias.plan import make_plan, run_folder
+    from emergencias.sources import REFUSED_FILE, render_report
     from kafka_io import load_catalogue
     from ksqldb_provider.hooks import kafka_config
 
@@ -78,15 +80,26 @@ def plan_run(
         plan.source,
         plan.seed,
     )
-    if plan.input:
-        log.info("%s: %s, %s", plan.input.path, plan.input.format, plan.input.encoding or "binary")
-        if plan.input.unreadable_dates or plan.input.unreadable_coordinates:
-            log.warning(
-                "%d dates and %d coordinates cannot be read; those alerts are sent all the same",
-                plan.input.unreadable_dates,
-                plan.input.unreadable_coordinates,
-            )
-    return {"id_ejecucion": plan.id_ejecucion, "alerts": plan.alerts, "seed": plan.seed}
+    done = {"id_ejecucion": plan.id_ejecucion, "alerts": plan.alerts, "seed": plan.seed}
+    if plan.input is None:
+        return done
+    report = plan.input.report
+    log.info("%s", render_report(report))
+    if report.unreadable_dates or report.unreadable_coordinates:
+        log.warning(
+            "%d dates and %d coordinates cannot be read; those alerts are sent all the same",
+            report.unreadable_dates,
+            report.unreadable_coordinates,
+        )
+    if report.refused:
+        log.warning(
+            "%d of %d rows are no alerts and are not sent. Which and why: %s. Mend those rows and "
+            "send them as a file of their own.",
+            report.refused,
+            report.rows,
+            run_folder(settings.export_root, plan.dag_id, plan.run_id) / REFUSED_FILE,
+        )
+    return done | {"rows": report.rows, "refused": report.refused}
 
 
 def produce_alerts(

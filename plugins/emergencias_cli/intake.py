@@ -1,0 +1,211 @@
+"""`emergencias intake`: a file of anybody's, as alerts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from emergencias_cli.broker import kafka_config
+from emergencias_cli.console import errors, fail
+
+if TYPE_CHECKING:
+    from emergencias.files import HashingWriter
+    from emergencias.plan import InputFile
+    from emergencias.settings import Settings
+    from emergencias.sources import SourceReport
+
+TOPIC, STDOUT = "topic", "-"
+SOME_REFUSED = 3
+"""Exit status when the good rows were taken in and others were refused."""
+
+
+def intake(
+    file: Annotated[str, typer.Argument(help="JSON, JSON Lines, CSV or Parquet, also gzipped.")],
+    mapping: Annotated[
+        str | None,
+        typer.Option(
+            "--map",
+            help="Ready mapping (original, llamadas_911, despachos_ambulancia) or path of a YAML "
+            "file; without it the columns have the fields' names.",
+        ),
+    ] = None,
+    to: Annotated[
+        str,
+        typer.Option(help="topic: send to T1. Or a file, or - for standard output: JSON Lines."),
+    ] = TOPIC,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only read and report; send and write nothing.")
+    ] = False,
+    run_id: Annotated[
+        str | None,
+        typer.Option(help="With a name of its own the same file is sent again as other alerts."),
+    ] = None,
+    bootstrap_servers: Annotated[
+        str | None, typer.Option(help="Kafka brokers.", show_default="the embedded stack's")
+    ] = None,
+) -> None:
+    """Take in a file of any producer: map its columns, normalise its words, send its alerts.
+
+    The same file by the same mapping is sent once, however often this is called. What is unknown
+    is sent on unchanged and reaches manual review. Rows that are no alerts are refused and told by
+    line; the others are sent all the same, and the exit status is 3.
+
+    Example: emergencias intake 911.csv --map llamadas_911 --dry-run
+
+    Example: emergencias intake old.json.gz --map original
+
+    Example: emergencias intake log.csv --map my_mapping.yaml --to alerts.jsonl
+    """
+    from emergencias.settings import Settings
+
+    settings = Settings()
+    mapping = None if mapping is None else absolute_mapping(mapping)
+    with _told():
+        if dry_run:
+            report = _inspect(file, mapping, settings, None).report
+        elif to == TOPIC:
+            report = _send(file, mapping, settings, run_id, kafka_config(bootstrap_servers))
+        else:
+            report = _write(file, mapping, settings, to)
+    if report.refused:
+        raise typer.Exit(SOME_REFUSED)
+
+
+def absolute_mapping(mapping: str) -> str:
+    """Return a mapping's path from the root, for tasks run elsewhere; a name stays as it is."""
+    from emergencias.sources.mapping import is_path
+
+    if not is_path(mapping) or "://" in mapping:
+        return mapping
+    return str(Path(mapping).expanduser().resolve())
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn what a user can do something about into its message and exit status 1."""
+    from emergencias.params import RunParamsError
+    from emergencias.plan import PlanConflictError
+    from emergencias.sources import MappingError, SourceError
+    from emergencias.vocabulary import DataFileError
+    from kafka_io import BrokerUnavailableError, KafkaIoError
+
+    try:
+        yield
+    except PlanConflictError as error:
+        raise fail(f"{error} Here that is: --run-id with a new name.") from error
+    except BrokerUnavailableError as error:
+        raise fail(f"{error}\n`emergencias stack up` starts the embedded broker.") from error
+    except (SourceError, MappingError, DataFileError, RunParamsError, KafkaIoError) as error:
+        raise fail(str(error)) from error
+
+
+@contextmanager
+def _reading(file: str) -> Iterator[Callable[[int], None]]:
+    with errors.status(f"Reading {escape(file)}") as spinner:
+        yield lambda alerts: spinner.update(f"Reading {escape(file)}: {alerts:,} alerts")
+
+
+def _inspect(file: str, mapping: str | None, settings: Settings, refused: str | None) -> InputFile:
+    from upath import UPath
+
+    from emergencias.plan import inspect_input
+
+    with _reading(file) as on_progress:
+        found = inspect_input(
+            file,
+            mapping,
+            settings.data_dir,
+            None if refused is None else UPath(refused),
+            on_progress,
+        )
+    _show(found.report, refused)
+    return found
+
+
+def _show(report: SourceReport, refused: str | None) -> None:
+    from emergencias.sources import report_table
+
+    errors.print(f"{escape(report.path)}: {escape(report.how_read)}", soft_wrap=True)
+    errors.print(report_table(report))
+    if report.refused:
+        where = (
+            "with --to topic or a file all of them are written down"
+            if refused is None
+            else f"all of them with their text: {escape(refused)}"
+        )
+        errors.print(f"[yellow]{report.refused:,} row(s) refused[/]; {where}", soft_wrap=True)
+
+
+def _send(
+    file: str, mapping: str | None, settings: Settings, run_id: str | None, config: dict[str, Any]
+) -> SourceReport:
+    from emergencias.file_run import DAG_ID, plan_file
+    from emergencias.intake import send_planned_alerts
+    from emergencias.plan import run_folder
+    from emergencias.sources import REFUSED_FILE
+
+    path = file if "://" in file else str(Path(file).expanduser().resolve())
+    with _reading(file) as on_progress:
+        plan = plan_file(config, settings, path, mapping, run_id=run_id, on_progress=on_progress)
+    if plan.input is None:
+        raise AssertionError("a file's plan has a file")
+    with _sending(plan.alerts) as on_sent:
+        result = send_planned_alerts(
+            config,
+            plan,
+            data_dir=settings.data_dir,
+            timeout_s=settings.read_timeout_s,
+            on_progress=on_sent,
+        )
+    folder = run_folder(settings.export_root, DAG_ID, plan.run_id)
+    _show(plan.input.report, str(folder / REFUSED_FILE))
+    errors.print(
+        f"Sent {result.sent:,} alerts to T1; {result.already_there:,} were there already. "
+        f"Run {escape(plan.id_ejecucion)}, its plan: {escape(str(folder))}",
+        soft_wrap=True,
+    )
+    return plan.input.report
+
+
+@contextmanager
+def _sending(total: int) -> Iterator[Callable[[int, int], None]]:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, TimeRemainingColumn(), console=errors, transient=True) as bar:
+        task = bar.add_task("Sending", total=total)
+        yield lambda done, _: bar.update(task, completed=done)
+
+
+def _write(file: str, mapping: str | None, settings: Settings, to: str) -> SourceReport:
+    import orjson
+
+    from emergencias import sources
+
+    if to != STDOUT and Path(to).resolve() == Path(file).resolve():
+        raise fail(f"--to {to} is the file that is read; give another")
+    found = _inspect(
+        file, mapping, settings, None if to == STDOUT else f"{to}.{sources.REFUSED_FILE}"
+    )
+    alerts = sources.read(file, mapping=found.mapping, words=found.words)
+    with _sink(to) as sink:
+        for alert in alerts:
+            sink.write(orjson.dumps(alert, option=orjson.OPT_APPEND_NEWLINE))
+    if to != STDOUT:
+        errors.print(f"Wrote {found.report.alerts:,} alerts to {escape(to)}", soft_wrap=True)
+    return found.report
+
+
+@contextmanager
+def _sink(to: str) -> Iterator[BinaryIO | HashingWriter]:
+    from upath import UPath
+
+    from emergencias.files import replacing
+
+    with nullcontext(sys.stdout.buffer) if to == STDOUT else replacing(UPath(to)) as sink:
+        yield sink
