@@ -411,3 +411,55 @@ def test_a_bad_parameter_or_file_is_refused_before_anything_is_sent(
     for part in said:
         assert part in run.log
     assert high_watermarks(kafka, [model.T1]) == before
+
+
+@pytest.mark.parametrize(
+    ("mapping", "file", "for_a_person"),
+    [
+        ("original", "original.json", 1),
+        ("llamadas_911", "llamadas_911.csv", 2),
+        ("despachos_ambulancia", "despachos_ambulancia.csv", 6),
+    ],
+)
+def test_a_file_of_another_producer_goes_through_the_whole_dag_by_its_ready_mapping(
+    airflow: Any, mapping: str, file: str, for_a_person: int
+) -> None:
+    path = PROJECT_ROOT / "tests/data/intake" / file
+
+    run = airflow.run({"source": "file", "input_path": str(path), "mapping": mapping})
+
+    assert run.status == 0, run.log
+    assert run.manifest["ok"] is True
+    assert counts(run.manifest)[model.T1] == run.manifest["input"]["rows"] == 30
+    assert run.manifest["review"]["motivos"] == {MOTIVO_DEGREE: for_a_person}
+    exported = json.loads((run.folder / "TOTAL_AVISOS.json").read_text())
+    expected = Counter(
+        topic
+        for alert in exported
+        if alert["grado"] in ("Leve", "Moderado", "Urgente", "Urgencia extrema")
+        for topic in expected_topics(alert)
+    )
+    found = counts(run.manifest)
+    del found[model.T1], found[model.T4]
+    assert found == {topic: expected[topic] for topic in found}
+
+
+def test_a_bad_row_is_told_and_costs_no_good_one(airflow: Any, tmp_path: Path) -> None:
+    file = tmp_path / "avisos.jsonl"
+    lines = [json.dumps(row) for row in original_shaped(20)]
+    file.write_text("\n".join([*lines[:7], "{oops", *lines[7:]]))
+
+    run = airflow.run({"source": "file", "input_path": str(file)})
+
+    assert run.status == 0, run.log
+    assert counts(run.manifest)[model.T1] == 20
+    assert (run.manifest["input"]["refused"], run.manifest["input"]["rows"]) == (1, 21)
+    (refused,) = (run.folder / "refused.jsonl").read_text().splitlines()
+    assert json.loads(refused) | {"reason": ""} == {
+        "file": str(file),
+        "line": 8,
+        "row": 8,
+        "reason": "",
+        "text": "{oops",
+    }
+    assert "refused.jsonl" in run.log

@@ -414,7 +414,7 @@ BAD_ROWS = {
     "text": ("json", '"x"', "is x; it must be a JSON object"),
     "too large for Kafka": ("json", LINE.replace("Si", "é" * 450_000), "an alert of 900,211 bytes"),
     "too deep to write": ("json", LINE.replace('"Si"', "[" * 300 + "]" * 300), "cannot be written"),
-    "line cut off": ("jsonl", LINE[:-1], "not valid JSON: Expecting ',' delimiter; there is '{"),
+    "line cut off": ("jsonl", LINE[:-1], "Expecting ',' delimiter; the text ends: is it"),
     "text cut off": ("jsonl", LINE[:30], "not valid JSON: Unterminated string"),
     "no JSON": ("jsonl", "{oops}", "not valid JSON: Expecting property name"),
     "line too deep": ("jsonl", "[" * 100_000, "nested too deeply"),
