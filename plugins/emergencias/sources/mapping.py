@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -185,7 +186,7 @@ class Mapping(BaseModel):
     def _known_encoding(cls, encoding: str | None) -> str | None:
         if encoding is not None:
             try:
-                b"".decode(encoding)
+                io.TextIOWrapper(io.BytesIO(), encoding=encoding)
             except LookupError as error:
                 raise ValueError(
                     f"{encoding!r} is no encoding, e.g. utf-8, cp1252, utf-16"
@@ -229,13 +230,14 @@ def load_mapping(name: str, data_dir: Path) -> tuple[Mapping, str]:
         emergencias.vocabulary.DataFileError: The vocabulary does not fit.
     """
     folder = data_dir / MAPPINGS
-    path = UPath(name if is_path(name) else folder / f"{name}.yaml")
+    where = name if is_path(name) else str(folder / f"{name}.yaml")
     try:
+        path = UPath(where)
         content = path.read_bytes()
     except (OSError, ValueError, ImportError) as error:
         ready = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
         raise MappingError(
-            f"There is no mapping {name!r}: {path} cannot be read ({type(error).__name__}). Give "
+            f"There is no mapping {name!r}: {where} cannot be read ({type(error).__name__}). Give "
             f"one of the ready ones ({ready}) or the path of a YAML file."
         ) from error
     mapping = _parse(str(path), content)
