@@ -80,3 +80,13 @@ def test_strangers_records_are_shown_when_there_are_any():
     assert ["topic", "alerts", "ajenos", "check"] in rows
     assert ["T1_Recepcion_avisos", "250", "3", "ok"] in rows
     assert ["T2_Centro_112", "7", "0", "ok"] in rows
+
+
+def test_a_mapping_goes_with_its_file_and_its_path_is_absolute(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    file = Path("a.csv")
+
+    assert run_params(None, None, file, "original")["mapping"] == "original"
+    assert run_params(None, None, file, "my.yaml")["mapping"] == str(tmp_path.resolve() / "my.yaml")
+    with pytest.raises(typer.BadParameter, match="give --input too"):
+        run_params(None, None, None, "original")
