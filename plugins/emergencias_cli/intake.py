@@ -156,7 +156,7 @@ def _send(
         plan = plan_file(config, settings, path, mapping, run_id=run_id, on_progress=on_progress)
     if plan.input is None:
         raise AssertionError("a file's plan has a file")
-    with _sending(plan.alerts) as on_sent:
+    with _progress("Sending", plan.alerts) as on_sent:
         result = send_planned_alerts(
             config,
             plan,
@@ -175,10 +175,10 @@ def _send(
 
 
 @contextmanager
-def _sending(total: int) -> Iterator[Callable[[int, int], None]]:
+def _progress(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     with Progress(*columns, TimeRemainingColumn(), console=errors, transient=True) as bar:
-        task = bar.add_task("Sending", total=total)
+        task = bar.add_task(what, total=total)
         yield lambda done, _: bar.update(task, completed=done)
 
 
@@ -192,10 +192,15 @@ def _write(file: str, mapping: str | None, settings: Settings, to: str) -> Sourc
     found = _inspect(
         file, mapping, settings, None if to == STDOUT else f"{to}.{sources.REFUSED_FILE}"
     )
+    if sources.sha256(file) != found.sha256:
+        raise fail(f"{file} changed while it was read; try again once it is complete")
     alerts = sources.read(file, mapping=found.mapping, words=found.words)
-    with _sink(to) as sink:
-        for alert in alerts:
+    total = found.report.alerts
+    with _progress("Writing", total) as on_written, _sink(to) as sink:
+        for number, alert in enumerate(alerts, 1):
             sink.write(orjson.dumps(alert, option=orjson.OPT_APPEND_NEWLINE))
+            if number % 10_000 == 0:
+                on_written(number, total)
     if to != STDOUT:
         errors.print(f"Wrote {found.report.alerts:,} alerts to {escape(to)}", soft_wrap=True)
     return found.report

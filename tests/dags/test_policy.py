@@ -65,6 +65,7 @@ def test_every_task_has_an_owner_retries_a_policy_and_an_end(dag: Any) -> None:
         "emergencias.params.RunParamsError",
         "emergencias.plan.PlanConflictError",
         "emergencias.sources.SourceError",
+        "emergencias.sources.MappingError",
         "emergencias.intake.InputChangedError",
         "emergencias.manifest.ReconciliationError",
         "kafka_io.CatalogueError",

@@ -124,7 +124,7 @@ def _try_utf8(file: StoredFile) -> tuple[bytes, int, int]:
 def _looks_like(sample: bytes) -> list[str]:
     """Return the encodings, the one first that makes the most of Spain's letters of the sample.
 
-    Not charset-normalizer: of a few rows of alerts it takes every fifth Windows text, and most
+    Not charset-normalizer: of a few rows of alerts it takes one Windows text in five, and most
     Mac texts, for something else (docs/decisions/0010-rows-refused-alone.md).
     """
 

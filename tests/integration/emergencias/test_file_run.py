@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 
 from emergencias import model
 from emergencias.file_run import DAG_ID, plan_file
-from emergencias.plan import PlanConflictError, run_folder
+from emergencias.intake import send_planned_alerts
+from emergencias.plan import PlanConflictError
 from emergencias.settings import Settings
 from emergencias_cli.main import app
+from kafka_io import high_watermarks, read_range
 
 ROW = dict.fromkeys(model.ORIGINAL_FIELDS, "x")
 cli = CliRunner()
@@ -91,14 +93,19 @@ def test_a_run_name_with_other_content_is_refused(
 def test_editing_mapping_and_words_changes_nothing_of_a_planned_run(
     kafka: dict[str, str], settings: Settings, tmp_path: Path
 ) -> None:
-    from emergencias.intake import payloads
-
     file, mapping = tmp_path / "a.csv", tmp_path / "m.yaml"
     file.write_text(f"p,x\nroja,{tmp_path}\n")
     mapping.write_text("fields: {grado: {column: p, table: {roja: Urgente}}}")
     plan = plan_file(kafka, settings, str(file), str(mapping))
     mapping.write_text("fields: {grado: {column: p, table: {roja: Leve}}}")
 
-    assert [alert["grado"] for alert in payloads(plan, settings.data_dir)] == ["Urgente"]
-    folder = run_folder(settings.export_root, DAG_ID, plan.run_id)
-    assert json.loads((folder / "plan.json").read_text())["input"]["mapping"]["fields"]["grado"]
+    send_planned_alerts(kafka, plan, data_dir=settings.data_dir)
+    ends = high_watermarks(kafka, [model.T1])
+    starts = {part: plan.t1_start_offsets.get(str(part[1]), 0) for part in ends}
+    (value,) = (
+        message.value()
+        for batch in read_range(kafka, starts, ends, timeout_s=30)
+        for message in batch
+        if message.key() == plan.alert_id(0).encode()
+    )
+    assert json.loads(value)["grado"] == "Urgente"
