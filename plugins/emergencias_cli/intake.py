@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from emergencias_cli.broker import kafka_config
-from emergencias_cli.console import errors, fail
+from emergencias_cli.console import errors, fail, progress
+from emergencias_cli.output import STDOUT, lines_to
 
 if TYPE_CHECKING:
-    from emergencias.files import HashingWriter
     from emergencias.plan import InputFile
     from emergencias.settings import Settings
     from emergencias.sources import SourceReport
 
-TOPIC, STDOUT = "topic", "-"
+TOPIC = "topic"
 SOME_REFUSED = 3
 """Exit status when the good rows were taken in and others were refused."""
 
@@ -156,13 +154,13 @@ def _send(
         plan = plan_file(config, settings, path, mapping, run_id=run_id, on_progress=on_progress)
     if plan.input is None:
         raise AssertionError("a file's plan has a file")
-    with _progress("Sending", plan.alerts) as on_sent:
+    with progress("Sending", plan.alerts) as on_sent:
         result = send_planned_alerts(
             config,
             plan,
             data_dir=settings.data_dir,
             timeout_s=settings.read_timeout_s,
-            on_progress=on_sent,
+            on_progress=lambda done, _: on_sent(done),
         )
     folder = run_folder(settings.export_root, DAG_ID, plan.run_id)
     _show(plan.input.report, str(folder / REFUSED_FILE))
@@ -172,14 +170,6 @@ def _send(
         soft_wrap=True,
     )
     return plan.input.report
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    with Progress(*columns, TimeRemainingColumn(), console=errors, transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done, _: bar.update(task, completed=done)
 
 
 def _write(file: str, mapping: str | None, settings: Settings, to: str) -> SourceReport:
@@ -195,22 +185,11 @@ def _write(file: str, mapping: str | None, settings: Settings, to: str) -> Sourc
     if sources.sha256(file) != found.sha256:
         raise fail(f"{file} changed while it was read; try again once it is complete")
     alerts = sources.read(file, mapping=found.mapping, words=found.words)
-    total = found.report.alerts
-    with _progress("Writing", total) as on_written, _sink(to) as sink:
+    with progress("Writing", found.report.alerts) as on_written, lines_to(to) as write:
         for number, alert in enumerate(alerts, 1):
-            sink.write(orjson.dumps(alert, option=orjson.OPT_APPEND_NEWLINE))
+            write(orjson.dumps(alert, option=orjson.OPT_APPEND_NEWLINE))
             if number % 10_000 == 0:
-                on_written(number, total)
+                on_written(number)
     if to != STDOUT:
         errors.print(f"Wrote {found.report.alerts:,} alerts to {escape(to)}", soft_wrap=True)
     return found.report
-
-
-@contextmanager
-def _sink(to: str) -> Iterator[BinaryIO | HashingWriter]:
-    from upath import UPath
-
-    from emergencias.files import replacing
-
-    with nullcontext(sys.stdout.buffer) if to == STDOUT else replacing(UPath(to)) as sink:
-        yield sink

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
-import os
 import secrets
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
@@ -14,20 +11,18 @@ from zoneinfo import ZoneInfo
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from emergencias.params import MAX_ALERTS, MAX_SEED, Profile
-from emergencias_cli.console import errors, fail, load_settings
+from emergencias_cli.broker import kafka_config
+from emergencias_cli.console import errors, fail, progress
+from emergencias_cli.output import STDOUT, Sink, lines_to
 
 if TYPE_CHECKING:
     from emergencias.settings import Settings
     from kafka_io import ClientConfig
 
-TOPIC, STDOUT = "topic", "-"
+TOPIC = "topic"
 MADRID = ZoneInfo("Europe/Madrid")
-
-Sink = Callable[[bytes], None]
-"""Takes some lines of JSON, each ended by a newline."""
 
 
 def simulate(
@@ -64,6 +59,9 @@ def simulate(
             "Lines (compressed if it ends in .gz), which appears when it is complete."
         ),
     ] = STDOUT,
+    bootstrap_servers: Annotated[
+        str | None, typer.Option(help="Kafka brokers.", show_default="the embedded stack's")
+    ] = None,
 ) -> None:
     """Invent alerts that are like those of a 112 centre.
 
@@ -96,9 +94,15 @@ def simulate(
         )
     except ValueError as error:  # a data file that somebody edited says where it is wrong
         raise fail(str(error)) from error
-    with _sink(to, id_ejecucion, settings) as sink:
-        for lines in _with_progress(blocks, alerts):
+    with (
+        _sink(to, id_ejecucion, settings, bootstrap_servers) as sink,
+        progress("Alerts", alerts) as on_done,
+    ):
+        done = 0
+        for lines in blocks:
             sink(lines)
+            done += lines.count(b"\n")
+            on_done(done)
     errors.print(
         f"{alerts:,} alerts to {escape('standard output' if to == STDOUT else to)}. Once more: "
         f"--alerts {alerts} --profile {profile} --seed {seed} "
@@ -139,55 +143,21 @@ def _moment(option: str, text: str) -> datetime:
 
 
 @contextmanager
-def _sink(to: str, id_ejecucion: str | None, settings: Settings) -> Iterator[Sink]:
+def _sink(
+    to: str, id_ejecucion: str | None, settings: Settings, brokers: str | None
+) -> Iterator[Sink]:
     """Open where the alerts go; failures end the command with a plain message."""
     from kafka_io import KafkaIoError
 
-    if id_ejecucion is not None:
-        stack = load_settings()
-        config = {"bootstrap.servers": stack.bootstrap_servers}
-        try:
-            with _topic(config, id_ejecucion, settings) as sink:
-                yield sink
-        except KafkaIoError as error:
-            raise fail(f"{error} 'emergencias stack up' starts the embedded broker.") from error
+    if id_ejecucion is None:
+        with lines_to(to) as sink:
+            yield sink
         return
     try:
-        if to == STDOUT:
-            yield _write_to_stdout
-            sys.stdout.buffer.flush()
-        else:
-            with _file(to) as sink:
-                yield sink
-    except BrokenPipeError:
-        # Whoever read has seen enough, as `head` does. Python would flush once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit from None
-    except OSError as error:
-        raise fail(f"{to} cannot be written: {error}") from error
-
-
-def _write_to_stdout(lines: bytes) -> None:
-    sys.stdout.buffer.write(lines)
-
-
-@contextmanager
-def _file(name: str) -> Iterator[Sink]:
-    from upath import UPath
-
-    from emergencias.files import replacing
-
-    with replacing(UPath(name)) as raw:
-        if not name.endswith(".gz"):
-            yield lambda lines: _ignore(raw.write(lines))
-            return
-        # Without a name and a time inside, so that the same alerts give the same bytes.
-        with gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as packed:
-            yield lambda lines: _ignore(packed.write(lines))
-
-
-def _ignore(_: int) -> None:
-    """Drop what a write returns: these writers take all or raise."""
+        with _topic(kafka_config(brokers), id_ejecucion, settings) as sink:
+            yield sink
+    except KafkaIoError as error:
+        raise fail(f"{error} 'emergencias stack up' starts the embedded broker.") from error
 
 
 @contextmanager
@@ -211,17 +181,3 @@ def _topic(config: ClientConfig, id_ejecucion: str, settings: Settings) -> Itera
             producer.commit()
 
         yield send
-
-
-def _with_progress(blocks: Iterable[bytes], alerts: int) -> Iterator[bytes]:
-    columns = (
-        TextColumn("Alerts"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        task = bar.add_task("", total=alerts)
-        for lines in blocks:
-            yield lines
-            bar.advance(task, lines.count(b"\n"))
