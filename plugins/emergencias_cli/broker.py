@@ -11,15 +11,28 @@ import typer
 from emergencias_cli.console import fail, load_settings
 
 _CONNECTION = "AIRFLOW_CONN_KAFKA_DEFAULT"
+_ANSWER_S = 5.0
+"""A person waits; tasks have more patience."""
 
 
-def kafka_config(bootstrap_servers: str | None) -> dict[str, Any]:
-    """Return the settings of Kafka clients.
+def reachable_kafka(bootstrap_servers: str | None) -> dict[str, Any]:
+    """Return the settings of Kafka clients for a broker that answers.
 
     Args:
         bootstrap_servers: What the user gave; else the connection in the environment, as
             `emergencias stack env` and Airflow's own set-ups have it; else the embedded broker.
+
+    Raises:
+        BrokerUnavailableError: It does not answer within 5 s.
     """
+    from kafka_io import check_broker
+
+    config = _config(bootstrap_servers)
+    check_broker(config, timeout_s=_ANSWER_S)
+    return config
+
+
+def _config(bootstrap_servers: str | None) -> dict[str, Any]:
     if bootstrap_servers:
         return {"bootstrap.servers": bootstrap_servers}
     if connection := os.environ.get(_CONNECTION):

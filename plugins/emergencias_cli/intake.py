@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from emergencias_cli.broker import kafka_config
+from emergencias_cli.broker import reachable_kafka
 from emergencias_cli.console import errors, fail, progress
 from emergencias_cli.output import STDOUT, lines_to
 
@@ -69,7 +69,7 @@ def intake(
         if dry_run:
             report = _inspect(file, mapping, settings, None).report
         elif to == TOPIC:
-            report = _send(file, mapping, settings, run_id, kafka_config(bootstrap_servers))
+            report = _send(file, mapping, settings, run_id, reachable_kafka(bootstrap_servers))
         else:
             report = _write(file, mapping, settings, to)
     if report.refused:

@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 
 from emergencias.params import MAX_ALERTS, MAX_SEED, Profile
-from emergencias_cli.broker import kafka_config
+from emergencias_cli.broker import reachable_kafka
 from emergencias_cli.console import errors, fail, progress
 from emergencias_cli.output import STDOUT, Sink, lines_to
 
@@ -154,7 +154,7 @@ def _sink(
             yield sink
         return
     try:
-        with _topic(kafka_config(brokers), id_ejecucion, settings) as sink:
+        with _topic(reachable_kafka(brokers), id_ejecucion, settings) as sink:
             yield sink
     except KafkaIoError as error:
         raise fail(f"{error} 'emergencias stack up' starts the embedded broker.") from error

@@ -149,7 +149,7 @@ def test_records_that_come_while_a_query_is_replaced_are_neither_lost_nor_double
 
 def test_column_added_at_the_end_reaches_the_streams_that_read_it(rules, client, topics):
     deploy(client, topics, rules)
-    rules.edit("02_", "AS t1_offset", "AS t1_offset,\n  'x' AS nuevo")
+    rules.edit("02_", "AS id_incidente", "AS id_incidente,\n  'x' AS nuevo")
     planned = plan(client, topics, load_folder(rules.folder))
     replaced = [item for item in planned if item.action is Action.REPLACE]
     assert [item.statement.path.name[:2] for item in replaced] == ["02", "05", "06"]
