@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from emergencias_cli import intake, run, simulate, stack, ui
+from emergencias_cli import compose, intake, run, simulate, stack, ui
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -12,6 +12,7 @@ app = typer.Typer(
     help="Emergency alerts (112) on Kafka and ksqlDB, run by Airflow.",
 )
 app.add_typer(stack.app, name="stack")
+app.add_typer(compose.app, name="compose")
 app.command()(run.run)
 app.command()(simulate.simulate)
 app.command()(intake.intake)

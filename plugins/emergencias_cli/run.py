@@ -87,7 +87,7 @@ def run(
             log=log,
         ),
     )
-    shown = _show_result(reader.run_id)
+    shown = show_result(reader.run_id)
     if ended.exit_status != 0:
         reason = reader.error or "\n".join(tail(log, 15))
         errors.print(
@@ -160,8 +160,13 @@ def _follow(reader: LogReader, output: Iterator[str | Finished]) -> Finished:
     raise AssertionError("the output of a run ends with how it ended")
 
 
-def _show_result(run_id: str | None) -> bool:
-    """Show what the run's manifest says and return True, or False where there is none."""
+def show_result(run_id: str | None, export_root: str | None = None) -> bool:
+    """Show what the run's manifest says and return True, or False where there is none.
+
+    Args:
+        run_id: The run, None where it is not known.
+        export_root: Where its files are; that of the settings by default.
+    """
     # Imported here: every other command starts in half the time without them.
     from emergencias.manifest import describe, read_manifest
     from emergencias.plan import run_folder
@@ -170,7 +175,7 @@ def _show_result(run_id: str | None) -> bool:
 
     if run_id is None:
         return False
-    folder = run_folder(Settings().export_root, DAG_ID, run_id)
+    folder = run_folder(export_root or Settings().export_root, DAG_ID, run_id)
     try:
         manifest = read_manifest(folder)
     except FileNotFoundError:
