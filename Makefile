@@ -6,10 +6,11 @@ READY := $(VENV)/.ready
 SUPPORTED := -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run ui up down test contract lint clean
+.PHONY: help setup run ui up down test contract lint clean test-compose \
+  compose-init compose-up compose-run compose-down compose-reset
 
 help: ## Show what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Install everything into .venv and fetch Kafka's jars
 	@$(BIN)/emergencias stack jars
@@ -31,6 +32,24 @@ test: lint ## Check style, types, imports and run every test (ARGS="-k words" fo
 
 contract: $(READY) ## Replay what a real ksqlDB server answered, print the score by group
 	$(BIN)/pytest -q tests/contract $(ARGS)
+
+test-compose: $(READY) ## Test docker-compose.yml in real containers (root on Debian; 10 minutes)
+	$(BIN)/pytest -m compose -s tests/compose $(ARGS)
+
+compose-init: $(READY) ## Write .env with random secrets for the stack in containers
+	@$(BIN)/emergencias compose init
+
+compose-up: $(READY) ## Start the stack in containers, wait for it, show addresses (ARGS=--ui)
+	@$(BIN)/emergencias compose up $(ARGS)
+
+compose-run: $(READY) ## Run the pipeline there once, show its result (ARGS="--alerts 1000")
+	@$(BIN)/emergencias compose run $(ARGS)
+
+compose-down: $(READY) ## Stop the containers; data stay
+	@$(BIN)/emergencias compose down
+
+compose-reset: $(READY) ## Remove the containers and all their data
+	@$(BIN)/emergencias compose reset
 
 lint: $(READY) ## Check style, types and imports
 	$(BIN)/ruff check

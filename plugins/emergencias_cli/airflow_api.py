@@ -83,8 +83,8 @@ class AirflowApi:
             if time.monotonic() > deadline:
                 raise StackError(
                     f"Airflow at {self.url} knows no DAG {dag_id} after {timeout_s:.0f} s: its "
-                    "file has an error, or the DAG processor does not run; see `docker compose logs "
-                    "airflow-dag-processor`."
+                    "file has an error, or the DAG processor does not run; see "
+                    "`docker compose logs airflow-dag-processor`."
                 )
             time.sleep(self._pause_s)
 

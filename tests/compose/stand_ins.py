@@ -86,6 +86,13 @@ def build(images: Images, work: Path, env: dict[str, str]) -> None:
     image(images.ksqldb, RECIPES / "ksqldb", EMERGENCIAS_IMAGE=images.emergencias)
 
 
+def remove(images: Images, env: dict[str, str]) -> None:
+    """Remove the images and what was built on the way."""
+    names = {*images.variables().values(), images.debian}
+    subprocess.run(["docker", "image", "rm", "--force", *names], env=env, capture_output=True)
+    subprocess.run(["docker", "image", "prune", "--force"], env=env, capture_output=True)
+
+
 def _debian(name: str, root: Path, env: dict[str, str]) -> None:
     """Import a small Debian that trusts, and installs from, what this machine does."""
     release = dict(
