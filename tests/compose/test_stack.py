@@ -159,7 +159,9 @@ def test_a_run_whose_broker_is_killed_ends_green_when_the_broker_is_back(stack):
             shown.append(line)
             if "plan_run" in line:  # the next task sends alerts for 15 s
                 time.sleep(5)
-                os.kill(int(stack.inspect("kafka", "{{.State.Pid}}")), signal.SIGKILL)
+                broker = int(stack.inspect("kafka", "{{.State.Pid}}"))
+                assert broker > 1, "the broker does not run"
+                os.kill(broker, signal.SIGKILL)
         status = process.wait()
     assert stack.inspect("kafka", "{{.RestartCount}}") != "0", "the broker was not killed"
     assert status == 0, "".join(shown)
