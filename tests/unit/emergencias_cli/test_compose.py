@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+
+from emergencias_cli.compose import Compose, addresses
+from local_stack.errors import StackError
+
+
+def program(folder, name, script):
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def test_the_plugin_of_docker_is_preferred(path):
+    program(path, "docker", "echo 2.40.3")
+    program(path, "docker-compose", "echo 5.6.1")
+    assert Compose.find().program == ("docker", "compose")
+
+
+def test_a_program_of_its_own_serves_where_docker_has_no_plugin(path):
+    program(path, "docker", "echo 'unknown command: docker compose' >&2; exit 1")
+    program(path, "docker-compose", "echo v2.23.1")
+    assert Compose.find().program == ("docker-compose",)
+
+
+def test_a_compose_that_is_too_old_is_named(path):
+    program(path, "docker-compose", "echo 1.29.2")
+    with pytest.raises(StackError, match=r"2\.23\.1 or later.*found: docker-compose 1\.29\.2"):
+        Compose.find()
+
+
+def test_no_compose_at_all_is_said(path):
+    with pytest.raises(StackError, match="found: none"):
+        Compose.find()
+
+
+def test_a_missing_secret_is_told_with_how_to_make_it(path):
+    program(path, "docker", 'echo "required variable X is missing a value" >&2; exit 1')
+    with pytest.raises(StackError, match=r"variable X is missing.*make compose-init"):
+        Compose(("docker", "compose")).configuration()
+
+
+def test_the_table_shows_the_ports_in_use_and_no_password():
+    def port(published):
+        return {"ports": [{"host_ip": "127.0.0.1", "published": published}]}
+
+    configuration = {
+        "services": {
+            "airflow-api-server": port("18080"),
+            "kafka": port("19092"),
+            "ksqldb": port("18088"),
+            "kafka-ui": port("18081"),
+        }
+    }
+    screen = Console(record=True, width=100)
+    screen.print(addresses(configuration, ui=True))
+    shown = screen.export_text()
+    for address in ("http://127.0.0.1:18080", " 127.0.0.1:19092", "http://127.0.0.1:18081"):
+        assert address in shown
