@@ -27,7 +27,7 @@ from emergencias_cli.env_file import fill_in
 from local_stack.preflight import free_ports
 from local_stack.settings import PROJECT_ROOT
 
-pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(1800)]
 
 ALERTS = 300
 EMERGENCIAS = PROJECT_ROOT / ".venv" / "bin" / "emergencias"

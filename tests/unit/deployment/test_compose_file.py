@@ -113,7 +113,8 @@ def test_no_service_has_a_fixed_name_a_platform_or_rights_to_spare(name):
 @pytest.mark.parametrize("name", AIRFLOW)
 def test_airflow_services_share_image_and_secrets_and_have_no_capability(name):
     service = SERVICES[name]
-    assert service["image"] == SERVICES["airflow-init"]["image"]
+    for key in ("image", "build"):
+        assert service[key] == SERVICES["airflow-init"][key]
     assert service["cap_drop"] == ["ALL"]
     shared = SERVICES["airflow-init"]["environment"].items()
     assert shared <= service["environment"].items()
