@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
+from emergencias_cli import compose
+from emergencias_cli.airflow_api import TaskState
 from emergencias_cli.compose import Compose, addresses
 from local_stack.errors import StackError
 
@@ -65,3 +67,27 @@ def test_the_table_shows_the_ports_in_use_and_no_password():
     shown = screen.export_text()
     for address in ("http://127.0.0.1:18080", " 127.0.0.1:19092", "http://127.0.0.1:18081"):
         assert address in shown
+
+
+class Airflow:
+    """A run that goes through the given states, with one task's state each."""
+
+    def __init__(self, *states):
+        self.states = list(states)
+
+    def run_state(self, dag_id, run_id):
+        return self.states[0][0]
+
+    def tasks(self, dag_id, run_id):
+        return [TaskState("plan_run", self.states.pop(0)[1], 1.5)]
+
+
+def test_a_run_is_followed_to_its_end_and_each_change_is_told_once(monkeypatch):
+    monkeypatch.setattr(compose.time, "sleep", lambda _: None)
+    screen = Console(record=True, width=100)
+    monkeypatch.setattr(compose, "console", screen)
+    states = [("queued", None), ("running", "running"), ("running", "up_for_retry")]
+    states += [("running", "failed"), ("running", "failed"), ("failed", "failed")]
+    assert compose._follow(Airflow(*states), "run") == "failed"
+    told = [line.split() for line in screen.export_text().splitlines() if "plan_run " in line]
+    assert [line[-1] for line in told] == ["again", "FAILED"]
