@@ -33,7 +33,7 @@ test: lint ## Check style, types, imports and run every test (ARGS="-k words" fo
 contract: $(READY) ## Replay what a real ksqlDB server answered, print the score by group
 	$(BIN)/pytest -q tests/contract $(ARGS)
 
-test-compose: $(READY) ## Test docker-compose.yml in real containers (root on Debian; 10 minutes)
+test-compose: $(READY) ## Test docker-compose.yml in real containers (root on Debian; 8 minutes)
 	$(BIN)/pytest -m compose -s tests/compose $(ARGS)
 
 compose-init: $(READY) ## Write .env with random secrets for the stack in containers
