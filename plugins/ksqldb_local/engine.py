@@ -369,7 +369,9 @@ class Engine:
     def _create(
         self, statement: CreateSource | CreateAsSelect | InsertInto, session: Session
     ) -> dict[str, Any] | None:
-        prefix = "INSERTQUERY" if isinstance(statement, InsertInto) else f"CSAS_{statement.name}"
+        # Upper case, whatever the stream's: statements name queries so.
+        inserts = isinstance(statement, InsertInto)
+        prefix = "INSERTQUERY" if inserts else f"CSAS_{statement.name.upper()}"
         query_id = f"{prefix}_{self._last_definition + 1}"
         plan = plan_creation(
             statement, session.metastore, session.topics, session.properties, query_id

@@ -201,6 +201,8 @@ def _check_columns(schema: Schema) -> None:
             raise StatementError(f"Duplicate columns found in schema: {quoted(column)}")
         if column in PSEUDO_COLUMNS:
             raise StatementError(f"'{column}' is a reserved column name.")
+    if any(c.role == "PRIMARY KEY" for c in schema.columns):
+        raise StatementError("A stream has no PRIMARY KEY: declare the column as KEY.")
 
 
 def create_as_select(

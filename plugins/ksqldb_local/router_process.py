@@ -172,7 +172,7 @@ class RouterProcess:
         with self._lock:
             try:
                 self._launch()
-            except OSError:
+            except (OSError, EOFError):
                 log.exception("The router of %s cannot be started; trying again", self.topic)
                 return True
             for route in self._routes.values():

@@ -157,12 +157,23 @@ def test_definition_that_no_server_takes_is_refused_and_a_retry_would_not_help(
         (f"CREATE STREAM x {over};", "does not define any columns"),
         (f"CREATE STREAM x (a VARCHAR, A INT) {over};", "Duplicate columns"),
         (f"CREATE STREAM x (ROWTIME BIGINT) {over};", "reserved column name"),
+        (f"CREATE STREAM x (a VARCHAR PRIMARY KEY) {over};", "PRIMARY KEY"),
         ("CREATE STREAM x WITH (REPLICAS=9) AS SELECT * FROM s;", "replication factor"),
     ):
         response = server.ksql(statement)
         assert response.status_code == 400, response.text
         assert response.json()["error_code"] == 40001
         assert reason in response.json()["message"]
+
+
+def test_query_of_a_stream_with_a_quoted_name_can_be_addressed(server: Any) -> None:
+    start(server)
+    server.execute("CREATE STREAM `low` WITH (VALUE_FORMAT='JSON') AS SELECT v FROM s;")
+    query = server.query_of("`low`")["id"]
+
+    assert query.startswith("CSAS_LOW_")
+    assert server.explain(query)["id"] == query
+    server.execute(f"TERMINATE {query};")
 
 
 def test_batch_with_a_wrong_statement_executes_nothing(server: Any) -> None:
