@@ -448,6 +448,8 @@ def drop_source(statement: DropSource, metastore: Metastore) -> Stream | None:
     if stream is None:
         if statement.if_exists:
             return None
+        if statement.delete_topic:
+            raise GenericError(f"Could not find source to delete topic for: {statement.text}")
         raise StatementError(f"{statement.kind.capitalize()} {statement.name} does not exist.")
     if statement.kind == "TABLE":
         raise StatementError(
