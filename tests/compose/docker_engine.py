@@ -25,6 +25,9 @@ COMPOSE_SHA256 = (
     "4260d90fe1391912a36806e6573dea10e5623ea9250df0d8177c04e8847a9224",
 )
 
+BRIDGE = Path("/sys/class/net/docker0")
+"""The network that an engine makes when it starts, and leaves when it stops."""
+
 
 def install_tools() -> None:
     """Install from Debian what makes and runs the images, as far as it is not there."""
@@ -33,10 +36,11 @@ def install_tools() -> None:
         "dockerd": "docker.io",
         "docker": "docker.io",
         "iptables": "iptables",
+        "ip": "iproute2",
     }
     missing = {package for program, package in wanted.items() if shutil.which(program) is None}
     if _engine_answers(dict(os.environ)):
-        missing -= {"docker.io", "iptables"}
+        missing -= {"docker.io", "iptables", "iproute2"}
     if not missing:
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
@@ -70,7 +74,7 @@ def engine(folder: Path) -> Iterator[dict[str, str]]:
     """Give the environment in which `docker` reaches an engine.
 
     One that answers already is used, and keeps running. Else one is started whose data, socket and
-    state are all in `folder`, and stopped at the end.
+    state are all in `folder`, and stopped at the end; of it only rules of iptables stay behind.
     """
     environment = dict(os.environ)
     if _engine_answers(environment):
@@ -81,6 +85,7 @@ def engine(folder: Path) -> Iterator[dict[str, str]]:
     command = ["dockerd", f"--host=unix://{socket}", f"--pidfile={folder / 'docker.pid'}"]
     command += [f"--data-root={folder / 'data'}", f"--exec-root={folder / 'exec'}"]
     log = folder / "dockerd.log"
+    had_bridge = BRIDGE.exists()
     with (
         log.open("wb") as output,
         subprocess.Popen(
@@ -97,6 +102,8 @@ def engine(folder: Path) -> Iterator[dict[str, str]]:
         finally:
             process.terminate()
             process.wait(timeout=60)
+            if BRIDGE.exists() and not had_bridge:
+                run(["ip", "link", "delete", BRIDGE.name])
 
 
 def _engine_answers(environment: dict[str, str]) -> bool:
