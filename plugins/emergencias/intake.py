@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 from emergencias import model, simulator, sources
 from emergencias.params import Source
 from emergencias.plan import check_t1
-from kafka_io import CheckedProducer, Offsets, OutRecord, high_watermarks, read_range
+from kafka_io import (
+    CheckedProducer,
+    Offsets,
+    OutRecord,
+    high_watermarks,
+    log_start_offsets,
+    read_range,
+)
 
 if TYPE_CHECKING:
     from emergencias.plan import Plan
@@ -80,7 +87,10 @@ def keys_in_t1(config: ClientConfig, plan: Plan, *, timeout_s: float) -> set[byt
     """
     end = high_watermarks(config, [model.T1])
     check_t1(plan, end)
-    start: Offsets = {key: plan.t1_start_offsets.get(str(key[1]), 0) for key in end}
+    log_start = log_start_offsets(config, [model.T1])
+    start: Offsets = {
+        key: plan.t1_start_offsets.get(str(key[1]), log_start.get(key, 0)) for key in end
+    }
     return {
         key
         for batch in read_range(config, start, end, timeout_s=timeout_s)

@@ -74,7 +74,8 @@ class Plan(BaseModel):
     """What a run sends, from where on T1 it is to be looked for, and how its ids are made.
 
     A cleared, retried or repeated run goes on from this file. Without it a retry could not tell
-    the alerts that it still owes from those already sent.
+    the alerts that it still owes from those already sent. Where `t1_start_offsets` lacks a
+    partition, the run is looked for on all of it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -145,8 +146,8 @@ def make_plan(
         params: What the run was asked for.
         interval_end: End of the day whose events a simulated run tells.
         retention_ms: How long T1 keeps a record; an older plan cannot be gone on with.
-        named_by_content: The run is named after what its file and mapping hold, which may now lie
-            elsewhere than when it was planned.
+        named_by_content: The run is named after what its file and mapping hold: they may now lie
+            elsewhere than when it was planned, and it has no beginning on T1.
         on_progress: Called now and then with the number of alerts read from the file so far.
 
     Raises:
@@ -168,11 +169,12 @@ def make_plan(
     if path.exists():
         plan = Plan.model_validate_json(path.read_text())
         if named_by_content:
-            plan = _moved(plan, params)
+            plan = _moved(plan, params, settings.data_dir)
         _check_same(plan, params, retention_ms, path)
         check_t1(plan, high_watermarks(config, [model.T1]))
         return plan
-    ends = high_watermarks(config, [model.T1])
+    # What such a run sends may be on T1 already, sent by a plan that was lost or lies elsewhere.
+    ends = {} if named_by_content else high_watermarks(config, [model.T1])
     source_file = None
     if params.input_path is not None:
         source_file = inspect_input(
@@ -283,10 +285,17 @@ def _new_plan(
     )
 
 
-def _moved(plan: Plan, params: RunParams) -> Plan:
+def _moved(plan: Plan, params: RunParams, data_dir: Path) -> Plan:
     """Return the plan with the place where its file and mapping are now."""
     if plan.input is None or params.input_path is None:
         return plan
+    digest = None if params.mapping is None else sources.load_mapping(params.mapping, data_dir)[1]
+    if digest != plan.input.mapping_sha256:
+        raise PlanConflictError(
+            f"Run {plan.run_id!r} was planned with mapping {plan.params.mapping or '(none)'} as it "
+            f"was then; now it is {params.mapping or '(none)'} or was edited since, and part of "
+            "the file may be sent already. Give the run its old mapping, or start a new run."
+        )
     now = {"input_path": params.input_path, "mapping": params.mapping}
     report = plan.input.report.model_copy(update={"path": params.input_path})
     return plan.model_copy(

@@ -72,6 +72,28 @@ def test_the_same_content_is_sent_once_wherever_it_lies_and_its_refused_rows_are
     assert [row["line"] for row in refused] == [4, 5]
 
 
+def test_the_same_content_is_sent_once_although_its_plan_was_lost(
+    intake: Callable[..., str], file: Path, settings: Settings
+) -> None:
+    intake(file)
+    shutil.rmtree(settings.export_root)
+
+    assert "Sent 0 alerts to T1; 3 were there already" in intake(file)
+
+
+def test_a_named_run_with_another_mapping_is_refused(
+    kafka: dict[str, str], settings: Settings, tmp_path: Path
+) -> None:
+    file, mapping = tmp_path / "a.csv", tmp_path / "m.yaml"
+    file.write_text(f"p,x\nroja,{tmp_path}\n")
+    mapping.write_text("fields: {grado: {column: p, table: {roja: Leve}}}")
+    plan_file(kafka, settings, str(file), str(mapping), run_id="mine")
+    mapping.write_text("fields: {grado: {column: p, table: {roja: Urgente}}}")
+
+    with pytest.raises(PlanConflictError, match="mapping"):
+        plan_file(kafka, settings, str(file), str(mapping), run_id="mine")
+
+
 def test_a_run_with_a_name_of_its_own_sends_the_content_again(
     intake: Callable[..., str], file: Path
 ) -> None:
