@@ -46,7 +46,12 @@ def _file(name: str) -> Iterator[Sink]:
 
     from emergencias.files import replacing
 
-    with replacing(UPath(name)) as raw:
+    try:
+        path = UPath(name)
+        path.fs.protocol  # noqa: B018 (loads the driver of a remote one)
+    except (ValueError, ImportError) as error:
+        raise fail(f"{name} cannot be written: {error}") from error
+    with replacing(path) as raw:
         if not name.endswith(".gz"):
             yield raw.write
             return

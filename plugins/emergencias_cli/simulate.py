@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 TOPIC = "topic"
 MADRID = ZoneInfo("Europe/Madrid")
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+"""Clocks before it have offsets with seconds, which ISO 8601 cannot say."""
+LONGEST = timedelta(days=3660)
+"""Ten years: the simulator weighs each quarter of an hour of the period."""
 
 
 def simulate(
@@ -118,12 +122,22 @@ def _period(start: str | None, end: str | None, now: datetime) -> tuple[datetime
         typer.BadParameter: A moment cannot be read, is in the future, or the two do not fit.
     """
     last = now.replace(microsecond=0) if end is None else _moment("--end", end)
+    if last < EARLIEST:
+        raise typer.BadParameter(
+            f"{last.isoformat()} is before {EARLIEST.isoformat()}", param_hint="--end"
+        )
     if last > now:
         raise typer.BadParameter(
             f"{last.isoformat()} is in the future; nobody reports what has not happened",
             param_hint="--end",
         )
     first = last - timedelta(days=1) if start is None else _moment("--start", start)
+    if last - first > LONGEST:
+        raise typer.BadParameter(
+            f"{first.isoformat()} is more than {LONGEST.days} days before the end "
+            f"({last.isoformat()})",
+            param_hint="--start",
+        )
     if last - first < timedelta(seconds=1):
         raise typer.BadParameter(
             f"{first.isoformat()} is not before the end ({last.isoformat()})", param_hint="--start"

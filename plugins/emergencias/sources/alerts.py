@@ -102,7 +102,7 @@ def inspect(
         unknown=dict(sorted(tally.normaliser.unknown.items())),
         unreadable_dates=tally.unread_dates,
         unreadable_coordinates=tally.unread_coordinates,
-        omitted_columns=tuple(sorted(tally.omitted)),
+        omitted_columns=tuple(sorted(shorten(name) for name in tally.omitted)),
     )
 
 
@@ -215,7 +215,7 @@ class _Tally:
     unread_dates: int = 0
     unread_coordinates: int = 0
 
-    def note(self, names: Sequence[str], binding: Binding) -> None:
+    def note(self, binding: Binding) -> None:
         self.found |= binding.found
         if len(self.omitted) < _MAX_OMITTED:  # names may be data, a new one in each row
             self.omitted |= binding.omitted
@@ -245,12 +245,12 @@ def _payloads(source: _Source, tally: _Tally) -> Iterator[Payload]:
             tally.refuse(_refused(row, str(error)))
             continue
         payload, is_date, unread_coordinates = binding.payload(row.values)
-        tally.normaliser.apply(payload)
         flaw = _flaw(payload)
         if flaw is not None:
             tally.refuse(_refused(row, flaw))
             continue
-        tally.note(row.names, binding)
+        tally.normaliser.apply(payload)
+        tally.note(binding)
         tally.unread_dates += not is_date
         tally.unread_coordinates += unread_coordinates
         yield payload

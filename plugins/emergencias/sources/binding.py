@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -12,7 +10,8 @@ from zoneinfo import ZoneInfo
 
 from emergencias.model import ORIGINAL_FIELDS
 from emergencias.places import parse_degrees
-from emergencias.sources.mapping import FIELDS, PLACEHOLDER, Mapping, Rule
+from emergencias.sources.errors import shorten
+from emergencias.sources.mapping import FIELDS, PLACEHOLDER, Mapping, Rule, compiled
 from emergencias.sources.moments import MADRID, with_offset
 from emergencias.sources.names import fold
 
@@ -83,7 +82,7 @@ def bind(mapping: Mapping, names: Sequence[str]) -> Binding:
         if column not in wanted:
             continue
         if column in positions:
-            both = f"{names[positions[column]]!r} and {name!r}"
+            both = f"{shorten(names[positions[column]])!r} and {shorten(name)!r}"
             raise ValueError(f"has {column} twice ({both}); each may be there only once")
         positions[column] = position
     picks: list[tuple[str, int | None]] = []
@@ -142,10 +141,7 @@ def _origin(rule: Rule, positions: dict[str, int]) -> Getter:
 
 def _looked_up(get: Getter, rule: Rule) -> Getter:
     table = {fold(key): value for key, value in rule.table.items()}
-    patterns = [
-        (re.compile(_without_accents(pattern), re.IGNORECASE), value)
-        for pattern, value in rule.patterns.items()
-    ]
+    patterns = [(compiled(pattern), value) for pattern, value in rule.patterns.items()]
 
     def look_up(values: Sequence[Any]) -> Any:
         value = get(values)
@@ -158,12 +154,6 @@ def _looked_up(get: Getter, rule: Rule) -> Getter:
         return next((word for pattern, word in patterns if pattern.search(key)), value)
 
     return look_up
-
-
-def _without_accents(pattern: str) -> str:
-    """Return a pattern that finds text without accents, as `fold` makes it."""
-    decomposed = unicodedata.normalize("NFKD", pattern)
-    return "".join(sign for sign in decomposed if not unicodedata.combining(sign))
 
 
 def _with_default(get: Getter, default: str) -> Getter:

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 _MAX_QUOTED = 60
-_TELEPHONE = re.compile(r"\+?\d(?:[ .-]?\d){8,}")
+_TELEPHONE = re.compile(r"\(?\+?\d(?:[ ./()-]{0,2}\d){8,}")
 
 
 class SourceError(ValueError):
@@ -20,7 +20,12 @@ def mask(text: str) -> str:
     return _TELEPHONE.sub("(number)", text)
 
 
-def shorten(value: Any) -> str:
-    """Return the value for a message: short, and without anybody's telephone number."""
+def shorten(value: Any, length: int = _MAX_QUOTED) -> str:
+    """Return the value for a message: short, and without anybody's telephone number.
+
+    Args:
+        value: Anything; what is no text is shown as Python writes it.
+        length: Most characters of it; a number that the cut would divide is masked whole.
+    """
     text = mask(value if isinstance(value, str) else repr(value))
-    return text if len(text) <= _MAX_QUOTED else text[:_MAX_QUOTED] + "..."
+    return text if len(text) <= length else text[:length] + "..."

@@ -56,8 +56,8 @@ def text_format(file: StoredFile, enc: Encoding, wanted: Collection[str], header
     if any(name in first_line for name in wanted):
         return "csv"
     raise file.error(
-        f"has an unknown format: it begins with {shorten(content[:20])!r}. A file can be a JSON "
-        "list, JSON Lines, CSV (any delimiter) or Parquet, each also as .gz"
+        f"has an unknown format: it begins with {shorten(content[:60], 20)!r}. A file can be a "
+        "JSON list, JSON Lines, CSV (any delimiter) or Parquet, each also as .gz"
     )
 
 

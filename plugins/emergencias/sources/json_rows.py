@@ -16,11 +16,13 @@ from typing import Any
 
 from emergencias.sources import encoding, stored
 from emergencias.sources.encoding import Encoding
-from emergencias.sources.errors import SourceError, mask, shorten
+from emergencias.sources.errors import SourceError, shorten
 from emergencias.sources.rows import MAX_ROW_CHARS, Place, Refused, Row, Rows
 from emergencias.sources.stored import StoredFile
 
 _BLANK = " \t\n\r"
+_LOOK_AT = 60
+"""Characters after an error that are masked before the first 20 of them are shown."""
 _BLANKS = re.compile(f"[{_BLANK}]*")
 
 
@@ -91,10 +93,9 @@ def as_text(value: Any) -> str:
 
 
 def _found(rest: str) -> str:
-    there = rest[:20]
-    if not there.strip():
+    if not rest.strip():
         return "; the text ends: is it cut off?"
-    return f"; there is {mask(repr(there))}"
+    return f"; there is {shorten(rest[:_LOOK_AT], 20)!r}"
 
 
 class _Decoder:
@@ -124,7 +125,7 @@ class _Decoder:
         if len(result) != len(pairs):
             names = [name for name, _ in pairs]
             twice = next(name for name in names if names.count(name) > 1)
-            self._flaws.append(f"has {twice!r} twice; each name may be there only once")
+            self._flaws.append(f"has {shorten(twice)!r} twice; each name may be there only once")
         return result
 
     def _constant(self, text: str) -> str:
@@ -204,7 +205,7 @@ class _JsonText:
         self._at = self._at if at is None else at
         return self._file.error_at(
             f"line {self.line}, character {self._before + self._at + 1}",
-            f"not valid JSON: {what}{_found(self._text[self._at : self._at + 20])}",
+            f"not valid JSON: {what}{_found(self._text[self._at : self._at + _LOOK_AT])}",
         )
 
     def _read_on(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import unicodedata
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -41,6 +42,20 @@ class MappingError(ValueError):
     """A mapping cannot be used; the message names file and field, and what is allowed."""
 
     retryable = False
+
+
+def compiled(pattern: str) -> re.Pattern[str]:
+    """Return a pattern that finds text without accents and case, as `fold` makes it.
+
+    Raises:
+        re.error: It is no regular expression; or an accented sign ends a range like [a-ñ], which
+            would be another range without the accent.
+    """
+    if accented := re.search(r"\[[^\]]*?(\w-[^\x00-\x7f])", pattern):
+        raise re.error(f"range {accented[1]}: name the signs one by one, without accents")
+    decomposed = unicodedata.normalize("NFKD", pattern)
+    plain = "".join(sign for sign in decomposed if not unicodedata.combining(sign))
+    return re.compile(plain, re.IGNORECASE)
 
 
 def _column(value: Any) -> Any:
@@ -100,7 +115,7 @@ class Rule(BaseModel):
     def _expressions(cls, patterns: dict[str, str]) -> dict[str, str]:
         for pattern in patterns:
             try:
-                re.compile(pattern)
+                compiled(pattern)
             except re.error as error:
                 raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
         return patterns
@@ -271,20 +286,30 @@ def _problems(error: ValidationError) -> Iterator[str]:
         yield f"{where}: {what}" if where else what
 
 
-def _refuse_twice(path: str, node: yaml.Node | None) -> None:
+def _refuse_twice(path: str, node: yaml.Node | None, above: tuple[yaml.Node, ...] = ()) -> None:
+    """Refuse what YAML lets pass and no mapping means: equal keys, keys of parts, loops."""
+
+    def refuse(at: yaml.Node, what: str) -> MappingError:
+        line = at.start_mark.line + 1
+        return MappingError(f"Mapping {path} is not valid. Line {line}: {what}")
+
+    if node is None or isinstance(node, yaml.ScalarNode):
+        return
+    if any(node is other for other in above):
+        raise refuse(node, "an alias (*) of what it stands in; write it out.")
+    above = (*above, node)
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise refuse(key, "a key that begins with [ or {; put it into quotes.")
             if key.value in seen:
-                raise MappingError(
-                    f"Mapping {path} is not valid. Line {key.start_mark.line + 1}: {key.value!r} "
-                    "is there a second time; remove one of the two."
-                )
+                raise refuse(key, f"{key.value!r} is there a second time; remove one of the two.")
             seen.add(key.value)
-            _refuse_twice(path, value)
-    elif isinstance(node, yaml.SequenceNode):
+            _refuse_twice(path, value, above)
+    else:
         for item in node.value:
-            _refuse_twice(path, item)
+            _refuse_twice(path, item, above)
 
 
 def _check_words(path: str, mapping: Mapping, data_dir: Path) -> None:
@@ -299,9 +324,26 @@ def _check_words(path: str, mapping: Mapping, data_dir: Path) -> None:
                     f"Mapping {path} is not valid. fields.{field}.{place}: {value!r} is no "
                     f"{field}; allowed: {', '.join(allowed)}."
                 )
+        if field == "grado":
+            _refuse_everything(path, rule, urgent)
         if field == "grado" and rule.default is not None and rule.default not in urgent:
             raise MappingError(
                 f"Mapping {path} is not valid. fields.grado.default: {rule.default!r} would guess "
                 "that an alert without a degree can wait; leave the default out, so that a person "
                 f"looks at it, or give one of: {', '.join(sorted(urgent))}."
+            )
+
+
+def _refuse_everything(path: str, rule: Rule, urgent: Collection[str]) -> None:
+    """Refuse a key that an empty or unknown degree fits too, if what it gives can wait."""
+    fits_all = {f"table.{key}": value for key, value in rule.table.items() if not fold(key)}
+    fits_all |= {
+        f"patterns.{key}": value for key, value in rule.patterns.items() if compiled(key).search("")
+    }
+    for place, value in fits_all.items():
+        if value not in urgent:
+            raise MappingError(
+                f"Mapping {path} is not valid. fields.grado.{place}: it fits an empty text, so an "
+                f"alert whose degree nobody knows would be {value!r} and wait; give a key that "
+                "fits only what it means."
             )

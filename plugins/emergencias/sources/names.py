@@ -6,5 +6,14 @@ from functools import lru_cache
 
 from emergencias.places import normalise
 
-fold = lru_cache(maxsize=8192)(normalise)
-"""A text without accents, case and superfluous blanks: two with the same are the same word."""
+_LONGEST_KEPT = 200
+
+_fold_short = lru_cache(maxsize=8192)(normalise)
+
+
+def fold(text: str) -> str:
+    """Return a text without accents, case and superfluous blanks.
+
+    Two texts that give the same are the same word. Long ones are no words: they are not kept.
+    """
+    return _fold_short(text) if len(text) <= _LONGEST_KEPT else normalise(text)

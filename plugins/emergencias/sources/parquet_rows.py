@@ -53,6 +53,12 @@ def parquet_rows(file: StoredFile, wanted: Collection[str], check_names: CheckNa
             raise file.error_at(
                 f"after row {row}", f"bytes that are not UTF-8 text: {error}"
             ) from error
+        except (ValueError, OverflowError) as error:
+            if isinstance(error, pa.ArrowException):
+                raise file.error(f"is not readable Parquet: {error}") from error
+            raise file.error_at(
+                f"after row {row}", f"a value that cannot be read: {error}"
+            ) from error
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno:
                 raise  # the file system's; pyarrow's own about damaged data have no number

@@ -18,7 +18,7 @@ MAX_TEXT = 10_000
 
 @contextmanager
 def refused_rows(path: UPath | None, source: str) -> Iterator[Callable[[Refused], None]]:
-    """Write refused rows as JSON Lines; there is no file if there are none.
+    """Write refused rows as JSON Lines; if there are none, an earlier reading's file goes.
 
     Args:
         path: The file to write, which appears whole or not at all; None writes nothing.
@@ -57,3 +57,5 @@ def refused_rows(path: UPath | None, source: str) -> Iterator[Callable[[Refused]
             )
 
         yield write
+        if path is not None and sink is None:
+            path.unlink(missing_ok=True)

@@ -18,9 +18,6 @@ class Place(NamedTuple):
     line: int | None
     row: int
 
-    def __str__(self) -> str:
-        return f"row {self.row}" if self.line is None else f"line {self.line} (row {self.row})"
-
 
 class Row(NamedTuple):
     """One row: a value for each name, as the file has them."""

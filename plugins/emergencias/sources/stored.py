@@ -49,11 +49,6 @@ class StoredFile:
         with self._stored() as file:
             return file.read(2) == b"\x1f\x8b"
 
-    @cached_property
-    def sha256(self) -> str:
-        """SHA-256 of the bytes as stored, in hex, as first asked for."""
-        return sha256(self.path)
-
     @contextmanager
     def opened(self) -> Iterator[BinaryIO]:
         """Open the content, unzipped.

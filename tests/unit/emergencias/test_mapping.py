@@ -183,6 +183,15 @@ REFUSED = {
     "no fields": ("description: x", "fields: Field required"),
     "nothing": ("", "valid dictionary"),
     "no YAML": ("fields: [", "is not YAML"),
+    "key in brackets": ("fields: {grado: {column: x, patterns: {[ab]: Urgente}}}",
+                        "Line 1: a key that begins with [ or {; put it into quotes"),
+    "loop": ("fields: &a {grado: *a}", "Line 1: an alias (*) of what it stands in"),
+    "accented range": ("fields: {grado: {column: x, patterns: {'[z-ñ]': Urgente}}}",
+                       "range z-ñ: name the signs one by one"),
+    "pattern for all": ("fields: {grado: {column: x, patterns: {'verde|': Leve}}}",
+                        "fields.grado.patterns.verde|: it fits an empty text"),
+    "empty key": ("fields: {grado: {column: x, table: {' ': Leve}}}",
+                  "fields.grado.table. : it fits an empty text"),
 }  # fmt: skip
 
 
@@ -270,6 +279,23 @@ def test_a_911_log_without_header_keeps_its_places_and_its_local_time():
     }
     unknown = {alert["grado"] for alert in alerts} - set(WORDS["grado"].values())
     assert unknown == {"Fire: TRANSFERRED CALL", "EMS: EMS SPECIAL SERVICE"}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *("EMS: DISABLED VEHICLE", "EMS: HAZARDOUS ROAD CONDITIONS"),
+        *("Fire: UNCONSCIOUS SUBJECT", "Traffic: RESPIRATORY EMERGENCY -"),
+    ],
+)
+def test_a_911_call_for_somebody_in_need_is_medical_and_an_ambulances_never_waits(tmp_path, call):
+    file = tmp_path / "911.csv"
+    file.write_text(f"40.1,-75.2,{call},2016-01-15 12:06:00,TOWN,STREET\n")
+
+    ((alert,), _) = alerts_of("llamadas_911", file)
+
+    assert alert["requiere_medico"] == "Si"
+    assert alert["grado"] not in ("Leve", "Moderado")
 
 
 def test_a_dispatch_log_in_windows_spanish_gets_its_degrees_from_the_priorities():

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import tracemalloc
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from upath import UPath
 
 from emergencias.model import ORIGINAL_FIELDS
 from emergencias.sources import (
@@ -26,10 +28,13 @@ from emergencias.sources import (
     csv_rows,
     inspect,
     json_rows,
+    names,
     read,
     sha256,
     stored,
 )
+from emergencias.sources.refused import refused_rows
+from emergencias.sources.rows import Place, Refused
 
 ALERT = {
     "tipo_emergencia": "Accidentes de tráfico",
@@ -682,3 +687,58 @@ def test_a_message_tells_nobodys_telephone_number(tmp_path):
 
     assert "612" not in str(refused.value)
     assert "(number)" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'contacto': 612345678, 'grado': 'Leve'}",
+        "Lugo,Incendio,612345678,Leve",
+        '{"a": "x"} ["a", "(+1) (610) 555-1234"]',
+        '{"612345678": 1, "612345678": 2}',
+        '[{"612 345 678": 1, "grado": "Leve"}]',
+    ],
+)
+def test_no_message_and_no_report_has_a_part_of_a_telephone_number(tmp_path, text):
+    file = tmp_path / "a.jsonl"
+    file.write_text(text)
+
+    with pytest.raises(SourceError) as refused:
+        inspect(file)
+
+    assert not re.search("61234|612 34|610|555", str(refused.value))
+
+
+def test_a_column_named_like_a_telephone_number_is_masked_in_the_report(write):
+    report = inspect(write("a.json", as_json([ALERT | {"612345678": 1}])))
+
+    assert report.omitted_columns == ("(number)",)
+
+
+def test_long_texts_are_not_kept_in_memory():
+    before = names._fold_short.cache_info().currsize
+
+    assert names.fold("Á" * 1_000) == "a" * 1_000
+    assert names._fold_short.cache_info().currsize == before
+
+
+def test_refused_rows_of_an_earlier_reading_do_not_stay(tmp_path):
+    path = UPath(tmp_path / "refused.jsonl")
+    with refused_rows(path, "a.csv") as write:
+        write(Refused(Place(2, 1), "not CSV", "x"))
+    assert path.exists()
+
+    with refused_rows(path, "a.csv"):
+        pass
+
+    assert not path.exists()
+
+
+def test_a_parquet_time_beyond_pythons_is_told(tmp_path):
+    file = tmp_path / "a.parquet"
+    far = pa.array([2**62], pa.int64()).cast(pa.timestamp("us"))
+    columns = {name: pa.array(["x"]) for name in ORIGINAL_FIELDS} | {"fecha": far}
+    pq.write_table(pa.table(columns), file)
+
+    with pytest.raises(SourceError, match="cannot be read"):
+        inspect(file)

@@ -74,6 +74,8 @@ def test_a_period_without_limits_is_the_day_before_now():
     [
         (["--end", "2999-01-01"], "is in the future"),
         (["--start", "2024-01-02", "--end", "2024-01-02"], "is not before the end"),
+        (["--end", "0001-01-01"], "is before 1970-01-01"),
+        (["--start", "0001-01-01"], "is more than 3660 days before the end"),
         (["--start", "yesterday"], "is no moment in ISO 8601"),
         (["--alerts", "0"], "greater than or equal to 1"),
         (["--profile", "real"], "'real' is not one of 'original', 'realistic', 'surge'"),
@@ -89,11 +91,12 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path, argument
     assert not path.exists()
 
 
-def test_a_file_that_cannot_be_written_is_told_plainly():
-    result = run("--to", "/proc/no/such/file.jsonl")
+@pytest.mark.parametrize("file", ["/proc/no/such/file.jsonl", "nowhere://a/b.jsonl"])
+def test_a_file_that_cannot_be_written_is_told_plainly(file):
+    result = run("--to", file)
 
     assert result.exit_code == 1
-    assert "/proc/no/such/file.jsonl cannot be written" in result.output
+    assert f"{file} cannot be written" in result.output
 
 
 def test_a_data_file_that_does_not_fit_is_told_plainly(tmp_path, monkeypatch):
