@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ class AirflowApi:
         self.url = url
         self._login = {"username": user, "password": password}
         self._pause_s = pause_s
+        self._pause = threading.Event()
         # A proxy of the environment leads away from this machine.
         self._http = httpx.Client(
             base_url=url, timeout=_TIMEOUT_S, trust_env=False, transport=transport
@@ -86,7 +88,7 @@ class AirflowApi:
                     "file has an error, or the DAG processor does not run; see "
                     "`docker compose logs airflow-dag-processor`."
                 )
-            time.sleep(self._pause_s)
+            self._pause.wait(self._pause_s)
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any]) -> str:
         """Start a run and return its run id; params that the DAG refuses raise."""
@@ -122,7 +124,7 @@ class AirflowApi:
                     return answer
                 if not again or time.monotonic() > deadline:
                     return answer
-            time.sleep(self._pause_s)
+            self._pause.wait(self._pause_s)
 
     def _checked(self, answer: httpx.Response) -> Any:
         if answer.is_success:

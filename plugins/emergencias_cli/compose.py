@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ app = typer.Typer(
 MIN_COMPOSE = (2, 23, 1)
 """The first Compose that takes a config's content from the file itself."""
 
+_POLL_S = 1.0
+_QUEUED_S = 600.0
 EXPORTS_INSIDE = "/opt/airflow/exports"
 _ENDED = {"success", "failed"}
 _TASK_MARKS = {
@@ -248,6 +251,7 @@ def _admin_password(configuration: dict[str, Any]) -> str:
 def _follow(airflow: AirflowApi, run_id: str) -> str:
     """Show the tasks of a run as they end and return the run's last state."""
     told: dict[str, str | None] = {}
+    deadline, pause = time.monotonic() + _QUEUED_S, threading.Event()
     with console.status("The run is queued") as spinner:
         while True:
             # The run's state first: its tasks are then at least as far.
@@ -260,7 +264,14 @@ def _follow(airflow: AirflowApi, run_id: str) -> str:
                 spinner.update(f"{escape(', '.join(running))} is running")
             if state in _ENDED:
                 return state
-            time.sleep(1)
+            # A run that runs is ended by the DAG's own time-out; one that waits, by nobody.
+            if state == "queued" and time.monotonic() > deadline:
+                raise StackError(
+                    f"Run {run_id} is still queued after {_QUEUED_S:.0f} s: the scheduler does not "
+                    "run, or other runs of the DAG are at work. `docker compose ps` and Airflow's "
+                    "page show which."
+                )
+            pause.wait(_POLL_S)
 
 
 def _tell(task: TaskState, told: dict[str, str | None]) -> None:

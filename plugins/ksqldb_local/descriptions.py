@@ -9,11 +9,15 @@ from typing import Any
 from ksqldb_local import entities
 from ksqldb_local.errors import StatementError, UnsupportedError
 from ksqldb_local.metastore import Metastore, PersistentQuery
+from ksqldb_local.router import RouteState
 from ksqldb_local.routers import Routers
 from ksqldb_local.settings import Settings
 from ksqldb_local.statements import Describe, Explain, Show
 from ksqldb_local.topics import BrokerTopics
 from ksqldb_local.transient import TransientQueries
+
+States = Mapping[str, RouteState]
+"""How queries are doing, by id."""
 
 
 class Descriptions:
@@ -48,11 +52,11 @@ class Descriptions:
         """
         if statement.what == "STREAMS":
             if statement.extended:
+                states = self._states(store)
                 return {
                     "@type": "source_descriptions",
                     "sourceDescriptions": [
-                        self._source_description(name, store, extended=True)[0]
-                        for name in store.streams
+                        self._source_description(name, store, states)[0] for name in store.streams
                     ],
                 }
             return {
@@ -60,13 +64,16 @@ class Descriptions:
                 "streams": [entities.stream(s) for s in store.streams.values()],
             }
         if statement.what == "TABLES":
+            if statement.extended:
+                return {"@type": "source_descriptions", "sourceDescriptions": []}
             return {"@type": "tables", "tables": []}
         if statement.what == "QUERIES":
             if statement.extended:
+                states = self._states(store)
                 return {
                     "@type": "query_descriptions",
                     "queryDescriptions": [
-                        self._query_description(q) for q in store.queries.values()
+                        self._query_description(q, states.get(q.id)) for q in store.queries.values()
                     ],
                 }
             return {
@@ -77,13 +84,15 @@ class Descriptions:
                 ],
             }
         if statement.what == "TOPICS":
+            if statement.extended:
+                raise UnsupportedError("SHOW TOPICS EXTENDED")
             hidden = ("_confluent", "__consumer_offsets", "__transaction_state", "__share")
             return {
                 "@type": "kafka_topics",
                 "topics": [
                     {"name": name, "replicaInfo": replicas}
                     for name, replicas in sorted(self._topics.names().items())
-                    if not name.startswith(hidden)
+                    if statement.every or not name.startswith(hidden)
                 ],
             }
         if statement.what == "VARIABLES":
@@ -102,7 +111,7 @@ class Descriptions:
         if statement.name not in store.streams:
             raise StatementError(f"Could not find STREAM/TABLE '{statement.name}' in the Metastore")
         description, warnings = self._source_description(
-            statement.name, store, extended=statement.extended
+            statement.name, store, self._states(store) if statement.extended else None
         )
         return {
             "@type": "sourceDescription",
@@ -124,12 +133,16 @@ class Descriptions:
             )
         return {
             "@type": "queryDescription",
-            "queryDescription": self._query_description(query),
+            "queryDescription": self._query_description(query, self._states(store).get(query.id)),
         }
 
+    def _states(self, store: Metastore) -> States:
+        return self._routers.states(store.queries.values())
+
     def _source_description(
-        self, name: str, store: Metastore, *, extended: bool
+        self, name: str, store: Metastore, states: States | None
     ) -> tuple[dict[str, Any], list[dict[str, str]]]:
+        """Describe a stream; with the states of the queries EXTENDED."""
         stream = store.streams[name]
         warnings = []
         replicas = self._topics.names().get(stream.topic)
@@ -140,11 +153,15 @@ class Descriptions:
                     f"[{stream.topic}]"
                 }
             )
-        statistics, cluster = self._statistics(name, store) if extended else ("", [])
+        statistics, cluster = (
+            self._statistics(name, store, states) if states is not None else ("", [])
+        )
         # As a server, which gives up at the missing topic and then shows neither of these.
         shown = replicas is not None
         summaries = (
-            [self._offset_summary(q) for q in store.writers(name)] if extended and shown else []
+            [self._offset_summary(q, states.get(q.id)) for q in store.writers(name)]
+            if states is not None and shown
+            else []
         )
         return (
             entities.source_description(
@@ -154,7 +171,7 @@ class Descriptions:
                 dependants=store.dependants(name) if shown else [],
                 partitions=len(replicas or ()),
                 replication=replicas[0] if replicas else 0,
-                extended=extended,
+                extended=states is not None,
                 statistics=statistics,
                 offset_summaries=summaries,
                 cluster_statistics=cluster,
@@ -162,10 +179,12 @@ class Descriptions:
             warnings,
         )
 
-    def _statistics(self, name: str, store: Metastore) -> tuple[str, list[dict[str, Any]]]:
+    def _statistics(
+        self, name: str, store: Metastore, states: States
+    ) -> tuple[str, list[dict[str, Any]]]:
         """Return what the queries wrote to a stream and read from it since they run here."""
-        writing = [r for q in store.writers(name) if (r := self._routers.state(q)) and r.produced]
-        reading = [r for q in store.readers(name) if (r := self._routers.state(q)) and r.consumed]
+        writing = [r for q in store.writers(name) if (r := states.get(q.id)) and r.produced]
+        reading = [r for q in store.readers(name) if (r := states.get(q.id)) and r.consumed]
         values: dict[str, float] = {}
         if writing:
             total = sum(r.produced for r in writing)
@@ -194,13 +213,12 @@ class Descriptions:
             for n, v in values.items()
         ]
 
-    def _offset_summary(self, query: PersistentQuery) -> dict[str, Any]:
+    def _offset_summary(self, query: PersistentQuery, state: RouteState | None) -> dict[str, Any]:
         group = self._routers.group(query.id)
         topic = query.reads.topic
         summaries = []
         partitions = self._topics.partitions(topic)
         committed = self._topics.committed(group, topic, partitions or [])
-        state = self._routers.state(query)
         if partitions is not None and committed and state is not None and state.consumed:
             starts = self._topics.offsets(topic, partitions, where="earliest")
             ends = self._topics.high_watermarks(topic, partitions)
@@ -220,9 +238,10 @@ class Descriptions:
             )
         return {"groupId": group, "topicSummaries": summaries}
 
-    def _query_description(self, query: PersistentQuery) -> dict[str, Any]:
+    def _query_description(
+        self, query: PersistentQuery, state: RouteState | None
+    ) -> dict[str, Any]:
         topic = query.reads.topic
-        state = self._routers.state(query)
         handled = (state.next if state is not None else None) or {}
         tasks = [
             {

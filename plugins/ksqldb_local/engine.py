@@ -35,7 +35,7 @@ from ksqldb_local.errors import (
     UnsupportedError,
 )
 from ksqldb_local.metastore import Metastore
-from ksqldb_local.parser import parse
+from ksqldb_local.parser import parse, split
 from ksqldb_local.pending import Pending
 from ksqldb_local.planner import (
     Creation,
@@ -279,7 +279,7 @@ class Engine:
         self, text: str, properties: Mapping[str, Any], variables: Mapping[str, str]
     ) -> list[dict[str, Any]]:
         checked = check(properties, text)
-        statements = parse(_substitute(text, variables))
+        statements = _parse(text, variables)
         with self._lock:
             sandbox = Session(
                 text,
@@ -302,6 +302,11 @@ class Engine:
             return self._dispatch(statement, session)
         except StatementError as error:
             error.statement = error.statement or statement.text
+            raise
+        except KsqlError as error:
+            # A server shows the whole request then, and none where that is what is wrong.
+            if error.status == 500 and not isinstance(error, GenericError):
+                error.statement = error.statement or session.text
             raise
         except KafkaException as error:
             reason = error.args[0].str()
@@ -340,7 +345,14 @@ class Engine:
             return None
         if isinstance(statement, Define):
             if statement.value is None:
-                session.variables.pop(statement.name, None)
+                if session.variables.pop(statement.name, None) is None:
+                    return {
+                        "@type": "warning_entity",
+                        "statementText": statement.text,
+                        "message": f"Cannot undefine variable '{statement.name}' which was never "
+                        "defined",
+                        "warnings": [],
+                    }
             else:
                 session.variables[statement.name] = statement.value
             return None
@@ -373,6 +385,11 @@ class Engine:
         inserts = isinstance(statement, InsertInto)
         prefix = "INSERTQUERY" if inserts else f"CSAS_{statement.name.upper()}"
         query_id = f"{prefix}_{self._last_definition + 1}"
+        if "CLEANUP_POLICY" in statement.properties:
+            raise GenericError(
+                "Invalid config variable in the WITH clause: CLEANUP_POLICY. Users can't set the "
+                "CLEANUP_POLICY config manually."
+            )
         plan = plan_creation(
             statement, session.metastore, session.topics, session.properties, query_id
         )
@@ -441,7 +458,7 @@ class Engine:
         )
         effects = []
         if stream is not None:
-            effects = [self._routers.of(q).remove(q.id) for q in queries]
+            effects = [self._routers.remove(q) for q in queries]
             session.metastore.drop(statement.name)
             if statement.delete_topic:
                 for effect in effects:
@@ -468,12 +485,11 @@ class Engine:
         )
         effects = []
         for query in chosen:
-            router = self._routers.of(query)
             apply_query_command(statement.action, query, session.metastore)
             effects.append(
-                router.remove(query.id)
+                self._routers.remove(query)
                 if statement.action == "TERMINATE"
-                else router.pause(query.id, query.paused)
+                else self._routers.of(query).pause(query.id, query.paused)
             )
         done = {
             "status": "SUCCESS",
@@ -589,7 +605,23 @@ class Engine:
         return status
 
 
-def _substitute(text: str, variables: Mapping[str, str]) -> str:
+def _parse(text: str, variables: Mapping[str, str]) -> list[Statement]:
+    """Return a request's statements; a variable holds from its DEFINE on."""
+    if "${" not in text:
+        return parse(text)
+    known = dict(variables)
+    statements: list[Statement] = []
+    for before, part in split(text):
+        for statement in parse(re.sub(r"[^\n]", " ", before) + substitute(part, known)):
+            statements.append(statement)
+            if isinstance(statement, Define):
+                known.pop(statement.name, None)
+                if statement.value is not None:
+                    known[statement.name] = statement.value
+    return statements
+
+
+def substitute(text: str, variables: Mapping[str, str]) -> str:
     """Replace ``${name}`` by the variable's value; unknown ones stay, as with ksqlDB."""
     if not variables:
         return text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from sqlglot import Token, TokenType, exp, parser, tokens
@@ -95,6 +95,24 @@ def parse(sql: str) -> list[Statement]:
     return statements
 
 
+def split(sql: str) -> Iterator[tuple[str, str]]:
+    """Yield the texts of a request's statements, each with all the text before it.
+
+    Raises:
+        StatementError: A quote or comment has no end.
+    """
+    try:
+        stream = _DIALECT.tokenize(sql)
+    except TokenError as error:
+        raise StatementError(f"Syntax Error\n{error}", statement=sql) from error
+    start = 0
+    for token in stream:
+        if token.token_type is TokenType.SEMICOLON:
+            yield sql[:start], sql[start : token.end + 1]
+            start = token.end + 1
+    yield sql[:start], sql[start:]
+
+
 def _with_aliases(items: list[SelectItem]) -> list[SelectItem]:
     """Name the items that the statement leaves without a name, as ksqlDB does."""
     named = []
@@ -123,6 +141,7 @@ class _Reader:
         self._sql = sql
         self._tokens = stream
         self._at = 0
+        self._star_of: list[str] = []  # the x of each x.*
         end = stream[-1].end + 1
         self._text = sql[stream[0].start : end]
 
@@ -422,6 +441,11 @@ class _Reader:
             and token.text.upper() not in _CLAUSES | _JOINS
         ):
             alias = self._name()
+        if strange := set(self._star_of) - {alias, source}:
+            raise StatementError(
+                f"'{min(strange)}' is not a valid stream/table name or alias.",
+                statement=self._text,
+            )
         for clause in (*sorted(_JOINS), "WINDOW", ","):
             if self._is(clause):
                 raise self._unsupported_clause("a join or window")
@@ -461,6 +485,11 @@ class _Reader:
         line, column = self._position(token)
         if token.token_type is TokenType.STAR:
             self._at += 1
+            return SelectItem(None, None, line, column)
+        dot, star = self._peek(1), self._peek(2)
+        if dot is not None and star is not None and (dot.text, star.text) == (".", "*"):
+            self._star_of.append(self._name())
+            self._at += 2
             return SelectItem(None, None, line, column)
         start, end = self._at, self._expression_end()
         alias: str | None = None
@@ -565,7 +594,8 @@ class _Reader:
     def _show(self) -> Statement:
         self._at += 1
         what = self._name()
-        if what == "ALL" and self._is("TOPICS"):
+        every = what == "ALL" and self._is("TOPICS")
+        if every:
             what = self._name()
         if what not in (
             "STREAMS",
@@ -580,7 +610,7 @@ class _Reader:
         ):
             self._at -= 1
             raise self._fail()
-        return Show(self._text, what, self._accept("EXTENDED"))
+        return Show(self._text, what, self._accept("EXTENDED"), every)
 
     def _describe(self) -> Statement:
         self._expect("DESCRIBE")

@@ -157,6 +157,11 @@ def create_source(
             "in the WITH "
             f"clause (and optionally 'REPLICAS'). For example: {example}"
         )
+    if found is not None:
+        given_topic = [_integer(given, n) for n in ("PARTITIONS", "REPLICAS", "RETENTION_MS")]
+        there = (found.partitions, found.replicas, found.retention_ms)
+        wanted = (t if g is None else g for g, t in zip(given_topic, there, strict=True))
+        _check_topic(str(topic), found, TopicInfo(*wanted))
     try:
         if statement.kind == "TABLE":
             if existing is not None and not statement.or_replace:
@@ -191,6 +196,19 @@ def create_source(
     stored = source_text(statement, properties, if_not_exists=False)
     stream = Stream(statement.name, str(topic), statement.schema, key_format, value_format, stored)
     return Creation(text, stream, new_topic)
+
+
+def _check_topic(name: str, found: TopicInfo | None, wanted: TopicInfo) -> None:
+    if found is not None and found != wanted:
+        raise KsqlError(
+            f"A Kafka topic with the name '{name}' already exists, with different "
+            "partition/replica/retention configuration than required. KSQL expects "
+            f"{wanted.partitions} partitions (topic has {found.partitions}), {wanted.replicas} "
+            f"replication factor (topic has {found.replicas}), and {wanted.retention_ms} "
+            f"retention (topic has {found.retention_ms}).",
+            status=500,
+            error_code=SERVER_ERROR,
+        )
 
 
 def _check_columns(schema: Schema) -> None:
@@ -252,19 +270,7 @@ def create_as_select(
         _integer(given, "RETENTION_MS") or of_source.retention_ms,
     )
     found = topics.find(topic)
-    if found is not None and found != wanted:
-        raise KsqlError(
-            f"A Kafka topic with the name '{topic}' already exists, with different "
-            "partition/replica/"
-            f"retention configuration than required. KSQL expects {wanted.partitions} "
-            "partitions (topic "
-            f"has {found.partitions}), {wanted.replicas} replication factor (topic has "
-            f"{found.replicas}), "
-            f"and {wanted.retention_ms} retention (topic has {found.retention_ms}).",
-            status=500,
-            error_code=SERVER_ERROR,
-            statement=statement.text,
-        )
+    _check_topic(topic, found, wanted)
     properties = {
         **given,
         "CLEANUP_POLICY": given.get("CLEANUP_POLICY", "delete"),
@@ -468,7 +474,6 @@ def drop_source(statement: DropSource, metastore: Metastore) -> Stream | None:
                 f"{stream.topic}",
                 status=500,
                 error_code=SERVER_ERROR,
-                statement=statement.text,
             )
     reading = sorted(q.id for q in metastore.readers(stream.name) if q.inserts)
     writing = sorted(q.id for q in metastore.writers(stream.name) if q.inserts)

@@ -14,7 +14,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ksqldb_local.engine import Engine
+from ksqldb_local.engine import Engine, substitute
 from ksqldb_local.errors import HTTP2_ONLY, NOT_READY, SERVER_ERROR, GenericError, KsqlError
 from ksqldb_local.query_format import FORMATS, RowFormat
 from ksqldb_local.transient import TransientQuery
@@ -103,6 +103,7 @@ def application(engine: Engine) -> Starlette:
             raise GenericError(
                 f"Invalid JSON in request: Missing required creator property '{sql}'"
             )
+        text = substitute(text, _object(body, "sessionVariables"))
         started = await run_in_threadpool(engine.transient.start, text, _object(body, properties))
         rows = format_of(started)
         return StreamingResponse(_answer(started, rows), media_type=rows.media_type)
@@ -192,6 +193,11 @@ def application(engine: Engine) -> Starlette:
     async def lag(request: Request) -> Response:
         return _json([], 405)
 
+    async def on_defect(request: Request, error: Exception) -> Response:
+        # The traceback is logged by the server; the answer has ksqlDB's shape all the same.
+        message = f"{type(error).__name__}: {error}"
+        return _error(GenericError(message, status=500, error_code=SERVER_ERROR))
+
     async def on_error(request: Request, error: Exception) -> Response:
         if isinstance(error, KsqlError):
             return _error(error)
@@ -222,7 +228,12 @@ def application(engine: Engine) -> Starlette:
             Route("/inserts-stream", inserts_stream, methods=["POST"]),
             Route("/lag", lag),
         ],
-        exception_handlers={KsqlError: on_error, 404: not_found, 405: not_allowed},
+        exception_handlers={
+            KsqlError: on_error,
+            404: not_found,
+            405: not_allowed,
+            Exception: on_defect,
+        },
     )
     app.add_middleware(_Readiness, engine=engine)
     return app

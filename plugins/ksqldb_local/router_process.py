@@ -20,13 +20,13 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ksqldb_local.metastore import PersistentQuery
-from ksqldb_local.router import Route, RouterSettings, RouteState, TopicRouter, query_error
+from ksqldb_local.router import Route, RouterSettings, RouteState, TopicRouter
 
 log = logging.getLogger(__name__)
 
 _context = multiprocessing.get_context("forkserver")
 _AGAIN_S = 1.0
-_ANSWER_S = 10.0
+_END_S = 10.0
 
 Request = tuple[str, tuple[Any, ...]]
 
@@ -94,16 +94,9 @@ class RouterProcess:
         """Pause or resume a query at the next transaction boundary."""
         return self._ask("pause", query_id, paused)
 
-    def state(self, query_id: str) -> RouteState | None:
-        """Return how a query is doing; None when it does not run here."""
-        if query_id not in self._routes:
-            return None
-        try:
-            state: RouteState | None = self._ask("state", query_id).result(timeout=_ANSWER_S)
-        except TimeoutError:
-            reason = f"The router of {self.topic} has not answered for {_ANSWER_S:.0f} s"
-            return RouteState(errors=[query_error(reason)])
-        return state
+    def ask_state(self, query_id: str) -> Future[RouteState | None]:
+        """Ask how a query is doing; None is answered when it does not run here."""
+        return self._ask("state", query_id)
 
     # --- the process -----------------------------------------------------------------------------
 
@@ -161,7 +154,11 @@ class RouterProcess:
 
     def _start_again(self) -> bool:
         """Start it again with all that it ran; False when it has to stay ended."""
-        self._process.join(_ANSWER_S)
+        if not self._routes:  # what was still to be done was to stop what ran
+            for _, future in self._requests.values():
+                future.set_result(None)
+            return False
+        self._process.join(_END_S)
         log.warning(
             "The router of %s ended (exit code %s); starting it again",
             self.topic,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 from ksqldb_local.metastore import Metastore, PersistentQuery
-from ksqldb_local.router import Route, RouterSettings, RouteState
+from ksqldb_local.router import Route, RouterSettings, RouteState, query_error
 from ksqldb_local.router_process import RouterProcess, prepare
+
+_ANSWER_S = 3.0
 
 
 class Routers:
@@ -55,10 +59,39 @@ class Routers:
         """Return the query as a router runs it."""
         return Route(query, self.group(query.id), store.streams[query.sink])
 
-    def state(self, query: PersistentQuery) -> RouteState | None:
-        """Return how a query is doing; None when it is not at work."""
-        router = self._routers.get(query.reads.topic)
-        return router.state(query.id) if router is not None else None
+    def remove(self, query: PersistentQuery) -> Future[None]:
+        """Stop a query at the next transaction boundary, and a router that has none left."""
+        topic = query.reads.topic
+        router = self.of(query)
+        removed = router.remove(query.id)
+        if not router.query_ids():
+            # Forgotten at once: the next query on the topic gets a new one, which fences it.
+            del self._routers[topic]
+            removed.add_done_callback(lambda _: router.stop())
+        return removed
+
+    def states(self, queries: Iterable[PersistentQuery]) -> dict[str, RouteState]:
+        """Return how queries are doing, by id; those that are not at work are left out.
+
+        All routers are asked before the first answer is waited for, and for 3 s in all: one that
+        hangs must not hold up the server.
+        """
+        deadline = time.monotonic() + _ANSWER_S
+        asked = [
+            (query, router.ask_state(query.id))
+            for query in queries
+            if (router := self._routers.get(query.reads.topic)) is not None
+        ]
+        states = {}
+        for query, answer in asked:
+            try:
+                state = answer.result(timeout=max(0.0, deadline - time.monotonic()))
+            except TimeoutError:
+                reason = f"The router of {query.reads.topic} does not answer"
+                state = RouteState(errors=[query_error(reason)])
+            if state is not None:
+                states[query.id] = state
+        return states
 
     def align(self, store: Metastore) -> None:
         """Stop the queries that are no more, start or replace those that are not at work."""

@@ -110,10 +110,11 @@ class QueryCommand(Statement):
 
 @dataclass(frozen=True, slots=True)
 class Show(Statement):
-    """SHOW or LIST of ``what``: STREAMS, QUERIES, TOPICS..."""
+    """SHOW or LIST of ``what``: STREAMS, QUERIES, TOPICS...; ``every``: hidden ones too."""
 
     what: str
     extended: bool
+    every: bool
 
 
 @dataclass(frozen=True, slots=True)

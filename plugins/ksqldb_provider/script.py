@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ksqldb_provider.client.errors import KsqlDbError
-from ksqldb_provider.sql import SqlError, split
+from ksqldb_provider.sql import SqlError, split, without_values
 
 if TYPE_CHECKING:
     from ksqldb_provider.client import KsqlDbClient, StatementResult
@@ -37,10 +37,10 @@ class Executed:
     result: StatementResult
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, for XCom."""
+        """Return it as plain values, for XCom and the log; not what an INSERT wrote."""
         command = self.result.command
         return {
-            "statement": self.statement,
+            "statement": without_values(self.statement),
             "type": self.result.type,
             "command_id": command.command_id if command else None,
             "query_id": command.command_status.query_id if command else None,

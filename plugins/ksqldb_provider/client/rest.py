@@ -26,7 +26,7 @@ from ksqldb_provider.client.model import (
     StatementResult,
 )
 from ksqldb_provider.client.rows import ROWS_TYPE, QueryRows
-from ksqldb_provider.sql.values import identifier, literal
+from ksqldb_provider.sql.values import identifier, literal, without_values
 
 if TYPE_CHECKING:
     import ssl
@@ -152,9 +152,10 @@ class KsqlDbClient:
         body: dict[str, Any] = {"ksql": sql, "streamsProperties": dict(properties or {})}
         if after is not None:
             body["commandSequenceNumber"] = after
-        answer = self._request("POST", "/ksql", body=body, statement=sql)
+        shown = without_values(sql)
+        answer = self._request("POST", "/ksql", body=body, statement=shown)
         if not isinstance(answer, list):
-            raise self._unexpected(answer, sql)
+            raise self._unexpected(answer, shown)
         return answer
 
     def execute(

@@ -17,7 +17,7 @@ from ksqldb_provider.sql.statement import (
     topic_flow,
 )
 from ksqldb_provider.sql.tokens import Token, TokenKind, split, tokenize
-from ksqldb_provider.sql.values import bind, identifier, literal, name_of
+from ksqldb_provider.sql.values import bind, identifier, literal, name_of, without_values
 
 __all__ = [
     "Column",
@@ -41,4 +41,5 @@ __all__ = [
     "sql_files",
     "tokenize",
     "topic_flow",
+    "without_values",
 ]

@@ -66,6 +66,22 @@ def name_of(text: str) -> str:
     return tokens[0].value
 
 
+def without_values(text: str) -> str:
+    """Return a statement for logs and messages: what an INSERT would write is left out.
+
+    It may hold what only the topic's readers should see. Other statements, and what cannot be
+    read, stay as they are.
+    """
+    try:
+        tokens = list(tokenize(text))
+    except SqlError:
+        return text
+    words = [token.value for token in tokens]
+    if words[:2] != ["INSERT", "INTO"] or "VALUES" not in words:
+        return text
+    return f"{text[: tokens[words.index('VALUES')].end]} (…);"
+
+
 def bind(text: str, parameters: Mapping[str, Any]) -> str:
     """Put values into SQL where `:name` stands, each written by `literal`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from confluent_kafka import Producer
@@ -159,11 +160,84 @@ def test_definition_that_no_server_takes_is_refused_and_a_retry_would_not_help(
         (f"CREATE STREAM x (ROWTIME BIGINT) {over};", "reserved column name"),
         (f"CREATE STREAM x (a VARCHAR PRIMARY KEY) {over};", "PRIMARY KEY"),
         ("CREATE STREAM x WITH (REPLICAS=9) AS SELECT * FROM s;", "replication factor"),
+        ("CREATE STREAM x AS SELECT z.* FROM s y;", "'Z' is not a valid"),
     ):
         response = server.ksql(statement)
         assert response.status_code == 400, response.text
         assert response.json()["error_code"] == 40001
         assert reason in response.json()["message"]
+
+
+def test_what_a_server_says_of_topics_and_their_settings(server: Any) -> None:
+    source = start(server)
+    for statement, status, kind in (
+        (
+            f"CREATE STREAM x (a VARCHAR) WITH (KAFKA_TOPIC='{source}', VALUE_FORMAT='JSON', "
+            "PARTITIONS=9);",
+            500,
+            "statement_error",
+        ),
+        (
+            "CREATE STREAM x WITH (CLEANUP_POLICY='delete') AS SELECT * FROM s;",
+            400,
+            "generic_error",
+        ),
+        ("DROP STREAM nope DELETE TOPIC;", 400, "generic_error"),
+    ):
+        response = server.ksql(statement)
+        assert (response.status_code, response.json()["@type"]) == (status, kind)
+
+
+def test_variable_holds_from_its_definition_on(server: Any) -> None:
+    start(server)
+
+    answers = server.ksql("DEFINE a='s'; DESCRIBE ${a}; UNDEFINE a;").json()
+    late = server.ksql("DESCRIBE ${a}; DEFINE a='s';")
+    unknown = server.ksql("UNDEFINE a;").json()
+
+    assert [answer["@type"] for answer in answers] == ["sourceDescription"]
+    assert late.status_code == 400
+    assert [answer["@type"] for answer in unknown] == ["warning_entity"]
+
+
+def test_router_that_hangs_is_shown_and_holds_nothing_up(server: Any) -> None:
+    start(server, "one", "two", "three")
+    asleep = server.routers()
+    for router in asleep:
+        router.suspend()
+    began = time.monotonic()
+
+    queries = server.execute("SHOW QUERIES EXTENDED;")["queryDescriptions"]
+
+    assert time.monotonic() - began < 8
+    assert all("does not answer" in q["queryErrors"][0]["errorMessage"] for q in queries)
+    for router in asleep:
+        router.resume()
+    server.wait_until(
+        lambda: all(
+            not q["queryErrors"]
+            for q in server.execute("SHOW QUERIES EXTENDED;")["queryDescriptions"]
+        ),
+        "the router answers again",
+    )
+
+
+def test_router_ends_with_its_last_query_and_the_next_query_gets_a_new_one(server: Any) -> None:
+    source = start(server, "one", "two")
+    produce(server, source, b"1")
+    server.read_all(server.topic("two"), at_least=1)
+    server.execute("DROP STREAM one;")
+    assert len(server.routers()) == 1
+    server.execute("DROP STREAM two;")
+    server.wait_until(lambda: not server.routers(), "no router is left")
+
+    server.execute(
+        f"CREATE STREAM three WITH (KAFKA_TOPIC='{server.topic('three')}', VALUE_FORMAT='JSON') AS "
+        "SELECT x.* FROM s x;",
+        **EARLIEST,
+    )
+
+    assert len(server.read_all(server.topic("three"), at_least=1)) == 1
 
 
 def test_query_of_a_stream_with_a_quoted_name_can_be_addressed(server: Any) -> None:

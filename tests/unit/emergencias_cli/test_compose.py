@@ -83,7 +83,7 @@ class Airflow:
 
 
 def test_a_run_is_followed_to_its_end_and_each_change_is_told_once(monkeypatch):
-    monkeypatch.setattr(compose.time, "sleep", lambda _: None)
+    monkeypatch.setattr(compose, "_POLL_S", 0)
     screen = Console(record=True, width=100)
     monkeypatch.setattr(compose, "console", screen)
     states = [("queued", None), ("running", "running"), ("running", "up_for_retry")]
@@ -91,3 +91,11 @@ def test_a_run_is_followed_to_its_end_and_each_change_is_told_once(monkeypatch):
     assert compose._follow(Airflow(*states), "run") == "failed"
     told = [line.split() for line in screen.export_text().splitlines() if "plan_run " in line]
     assert [line[-1] for line in told] == ["again", "FAILED"]
+
+
+def test_a_run_that_nobody_starts_is_told_and_not_waited_for(monkeypatch):
+    monkeypatch.setattr(compose, "_POLL_S", 0)
+    monkeypatch.setattr(compose, "_QUEUED_S", -1)
+
+    with pytest.raises(StackError, match="still queued"):
+        compose._follow(Airflow(*[("queued", None)] * 3), "run")

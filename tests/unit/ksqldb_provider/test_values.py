@@ -16,6 +16,7 @@ from ksqldb_provider.sql import (
     parse_query,
     split,
     tokenize,
+    without_values,
 )
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
@@ -119,3 +120,17 @@ def test_a_push_query_and_its_limit_are_told_apart(sql, is_push, limit):
 def test_what_is_not_one_select_is_refused(sql):
     with pytest.raises(SqlError):
         parse_query(sql)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("INSERT INTO d (a) VALUES ('600');", "INSERT INTO d (a) VALUES (…);"),
+        ("-- x\ninsert into d values (1, 'b');", "-- x\ninsert into d values (…);"),
+        ("INSERT INTO d SELECT * FROM s;", "INSERT INTO d SELECT * FROM s;"),
+        ("CREATE STREAM values AS SELECT 'x' AS y FROM s;",) * 2,
+        ("INSERT INTO d VALUES ('open",) * 2,
+    ],
+)
+def test_what_an_insert_writes_is_not_shown(text, shown):
+    assert without_values(text) == shown
