@@ -225,9 +225,7 @@ def _kind(status: int, code: int, message: str) -> type[KsqlDbError]:
             return AlreadyExistsError
         if message.startswith("Cannot upgrade data source") or "is not upgradeable" in message:
             return NotUpgradableError
-        if re.search(
-            r"Could not find STREAM|Unknown queryId|into an unknown |(?<!`) does not exist", message
-        ):
+        if _UNKNOWN.search(message):
             return UnknownObjectError
         return StatementRejectedError
     if status == 404 or code == 40400:
