@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from itertools import islice
+from typing import TextIO
 
 from emergencias.sources import encoding
 from emergencias.sources.encoding import Encoding
@@ -22,9 +23,12 @@ _SAMPLE_ROWS = 100
 
 
 def find_delimiter(
-    file: StoredFile, enc: Encoding, wanted: Collection[str], columns: Sequence[str]
+    file: StoredFile, enc: Encoding, wanted: Collection[str], columns: tuple[str, ...]
 ) -> str:
     """Return the delimiter under which the file looks most like what is expected.
+
+    With a header, that is the one which finds most of its names, else the one under which the
+    fewest rows are refused.
 
     Args:
         file: The CSV.
@@ -40,12 +44,12 @@ def find_delimiter(
     )
 
     def likeness(delimiter: str) -> tuple[int, int]:
-        reader = csv.reader(io.StringIO(head, newline=""), delimiter=delimiter)
+        text = io.StringIO(head, newline="")
+        if columns:
+            rows = list(islice(_rows(*_reader(text, delimiter), columns, ""), _SAMPLE_ROWS))
+            return -sum(isinstance(row, Refused) for row in rows), len(rows)
         try:
-            if columns:
-                rows = list(islice(reader, _SAMPLE_ROWS))
-                return sum(len(cells) == len(columns) for cells in rows), 0
-            header = next((cells for cells in reader if cells), [])
+            header = _header(csv.reader(text, delimiter=delimiter))
         except csv.Error:
             return 0, 0
         return len({fold(name) for name in header} & set(wanted)), len(header)
@@ -59,7 +63,7 @@ def csv_rows(
     enc: Encoding,
     delimiter: str,
     check_names: CheckNames,
-    columns: Sequence[str] = (),
+    columns: tuple[str, ...] = (),
 ) -> Rows:
     """Read a CSV; an empty cell is null, a blank line is no row.
 
@@ -77,45 +81,54 @@ def csv_rows(
         SourceError: The header is not CSV.
     """
     with encoding.text(file, enc) as text:
-        lines = _Lines(text)
-        reader = csv.reader(lines, delimiter=delimiter, strict=True)
-        names = tuple(columns) or _header(file, reader)
+        lines, reader = _reader(text, delimiter)
+        try:
+            names = columns or _header(reader)
+        except csv.Error as error:
+            raise file.error_at("header", f"not CSV: {error}") from error
         check_names(names)
         there = "the mapping names" if columns else "the header has"
-        row = 0
-        while True:
-            lines.begin()
-            try:
-                cells = next(reader, None)
-                flaw = None
-            except csv.Error as error:
-                cells, flaw = [], f"not CSV: {error}"
-            if cells is None:
-                return
-            if flaw is None and not cells:
-                continue
-            row += 1
-            if flaw is None and lines.have_nul:
-                flaw = "there is a NUL byte, which is no text"
-            elif flaw is None and len(cells) != len(names):
-                flaw = f"{len(cells)} cells, but {there} {len(names)} columns: {shorten(cells)}"
-            if flaw is None:
-                yield Row(Place(lines.first, row), names, [cell or None for cell in cells])
-            else:
-                yield Refused(Place(lines.first, row), flaw, lines.refuse_first())
+        yield from _rows(lines, reader, names, f"{there} {len(names)} columns")
 
 
-def _header(file: StoredFile, reader: Iterator[list[str]]) -> tuple[str, ...]:
-    try:
-        return tuple(next((cells for cells in reader if cells), []))
-    except csv.Error as error:
-        raise file.error_at("header", f"not CSV: {error}") from error
+def _reader(text: TextIO, delimiter: str) -> tuple[_Lines, Iterator[list[str]]]:
+    lines = _Lines(text)
+    return lines, csv.reader(lines, delimiter=delimiter, strict=True)
+
+
+def _header(reader: Iterator[list[str]]) -> tuple[str, ...]:
+    return tuple(next((cells for cells in reader if cells), []))
+
+
+def _rows(lines: _Lines, reader: Iterator[list[str]], names: tuple[str, ...], wanted: str) -> Rows:
+    """Read what is left of `lines` by the `reader` over them."""
+    row = 0
+    while True:
+        lines.begin()
+        try:
+            cells = next(reader, None)
+            flaw = None
+        except csv.Error as error:
+            cells, flaw = [], f"not CSV: {error}"
+        if cells is None:
+            return
+        if flaw is None and not cells:
+            continue
+        row += 1
+        if flaw is None and lines.have_nul:
+            flaw = "there is a NUL byte, which is no text"
+        elif flaw is None and len(cells) != len(names):
+            flaw = f"{len(cells)} cells, but {wanted}: {shorten(cells)}"
+        if flaw is None:
+            yield Row(Place(lines.first, row), names, [cell or None for cell in cells])
+        else:
+            yield Refused(Place(lines.first, row), flaw, lines.refuse_first())
 
 
 class _Lines:
     """The lines of a text for a reader that may have to go back to one of them."""
 
-    def __init__(self, text: io.TextIOWrapper) -> None:
+    def __init__(self, text: TextIO) -> None:
         self._text = text
         self._back: list[str] = []  # given back, the next one last
         self._taken: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 
@@ -62,13 +63,19 @@ def fill(config: dict[str, str], unique: Callable[[str], str]) -> Callable[..., 
         abort: bool = False,
         keyed: bool = False,
     ) -> None:
+        before = high_watermarks(config, [name])
         with CheckedProducer(config, transactional_id=unique(f"fill-{name}")) as producer:
             producer.begin()
             for value in values:
                 key = value.encode() if keyed else None
                 producer.send(OutRecord(name, value.encode(), key, partition=partition))
             producer.flush()  # an aborted record takes offsets only once it is in the log
+            written = high_watermarks(config, [name])
             producer.abort() if abort else producer.commit()
+        touched = {part: end for part, end in written.items() if end > before[part]}
+        deadline = time.monotonic() + 30  # the broker writes a transaction's end after its answer
+        while any(high_watermarks(config, [name])[part] <= end for part, end in touched.items()):
+            assert time.monotonic() < deadline, f"no marker behind {touched}"
 
     return write
 

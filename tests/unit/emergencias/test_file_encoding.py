@@ -5,7 +5,7 @@ import io
 import string
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from emergencias.sources import Mapping, SourceError, csv_rows, inspect, read, stored
@@ -122,6 +122,7 @@ def test_any_delimiter_and_encoding_bring_back_what_was_written(
 
 @PROPERTY
 @given(delimiter=st.sampled_from(csv_rows.USUAL), rows=st.lists(st.tuples(CELL, CELL), min_size=2))
+@example(delimiter=",", rows=[("", ":\n:\n"), (":\n:\n", ":")])  # ':' gives more rows of two cells
 def test_without_a_header_the_delimiter_is_the_one_that_gives_the_columns(
     tmp_path, delimiter, rows
 ):
@@ -132,3 +133,11 @@ def test_without_a_header_the_delimiter_is_the_one_that_gives_the_columns(
     mapping = MAPPING.model_copy(update={"columns": ("lugar", "prioridad")})
 
     assert rows_of(path, mapping) == [[cell or None for cell in row] for row in rows]
+
+
+def test_without_a_header_a_damaged_row_hides_no_delimiter(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text('Lugo;"x\nVigo;b:c\nAvila;d:e;f\nSoria;g\n', encoding="utf-8")
+    mapping = MAPPING.model_copy(update={"columns": ("lugar", "prioridad")})
+
+    assert rows_of(path, mapping) == [["Vigo", "b:c"], ["Soria", "g"]]
