@@ -40,7 +40,8 @@ def headers(message: Any) -> dict[str, str]:
 def routed(make_local: Any) -> dict[str, Any]:
     """Every recorded record sent through the recorded stream: cases by sink and processing log."""
     local = make_local()
-    local.create_topic("T1_Recepcion_avisos", 1)
+    # The recorded timestamps are older than a retention of days: the broker would delete them.
+    local.create_topic("T1_Recepcion_avisos", 1, retention_ms=-1)
     local.produce("T1_Recepcion_avisos", {"value": b'{"grado":"Urgente","contacto":"before"}'})
     ok(
         local.ksql(

@@ -301,7 +301,8 @@ def test_a_red_reconciliation_stays_red_whatever_follows_it(
 def test_the_command_exits_with_1_when_a_run_is_red(
     dags_test: Callable[..., Any], tmp_path: Path
 ) -> None:
-    env = _with_a_report_after_reconcile(tmp_path, "raise RuntimeError('planted')")
+    breach = "raise __import__('airflow.sdk').exceptions.AirflowFailException('planted')"
+    env = _with_a_report_after_reconcile(tmp_path, breach)
 
     red = dags_test({"alerts": 3}, env=env)
 
