@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SUPPORTED := -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'
 
+# Some machines and images forbid Python to keep what it has compiled; Airflow is many processes, and
+# each of them would compile for seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup run ui up down test contract lint clean test-compose \
   compose-init compose-up compose-run compose-down compose-reset

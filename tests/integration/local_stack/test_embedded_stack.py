@@ -25,7 +25,7 @@ def unreported(service, event):
     pass
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def stack(make_stack_settings):
     stack = Stack(make_stack_settings())
     yield stack
@@ -60,6 +60,7 @@ def first_value(bootstrap_servers: str) -> bytes | None:
 
 
 def test_the_stack_lives_dies_and_comes_back_with_its_data(stack):
+    stack.down(unreported)
     address = stack.settings.bootstrap_servers
     assert [service.name for service in stack.up(unreported)] == ["kafka", "ksqldb"]
     assert [row.state for row in stack.status()] == [ServiceState.READY] * 2
