@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -172,16 +173,27 @@ def _send(
     return plan.input.report
 
 
+def _same_file(one: str, other: str) -> bool:
+    from upath import UPath
+
+    def place(name: str) -> tuple[str, str]:
+        path = UPath(name)
+        is_local = path.protocol in ("", "file", "local")
+        return ("", os.path.realpath(path.path)) if is_local else (path.protocol, path.path)
+
+    return place(one) == place(other)
+
+
 def _write(file: str, mapping: str | None, settings: Settings, to: str) -> SourceReport:
     import orjson
 
     from emergencias import sources
 
-    if to != STDOUT and Path(to).resolve() == Path(file).resolve():
-        raise fail(f"--to {to} is the file that is read; give another")
-    found = _inspect(
-        file, mapping, settings, None if to == STDOUT else f"{to}.{sources.REFUSED_FILE}"
-    )
+    refused = None if to == STDOUT else f"{to}.{sources.REFUSED_FILE}"
+    for written in () if refused is None else (to, refused):
+        if _same_file(written, file):
+            raise fail(f"--to {to} would write over {written}, the file that is read; give another")
+    found = _inspect(file, mapping, settings, refused)
     if sources.sha256(file) != found.sha256:
         raise fail(f"{file} changed while it was read; try again once it is complete")
     alerts = sources.read(file, mapping=found.mapping, words=found.words)

@@ -51,6 +51,8 @@ def _file(name: str) -> Iterator[Sink]:
         path.fs.protocol  # noqa: B018 (loads the driver of a remote one)
     except (ValueError, ImportError) as error:
         raise fail(f"{name} cannot be written: {error}") from error
+    if not path.name:
+        raise fail(f"{name!r} is no file's name; give one, or - for standard output")
     with replacing(path) as raw:
         if not name.endswith(".gz"):
             yield raw.write

@@ -61,12 +61,16 @@ def detect(file: StoredFile, given: str | None = None) -> Encoding:
     """
     with file.opened() as opened:
         head = opened.read(HEAD)
+    marked = next((name for mark, name in _SIGNATURES if head.startswith(mark)), None)
     if given is None:
-        given = next((name for mark, name in _SIGNATURES if head.startswith(mark)), None)
+        given = marked
     if given is not None:
         try:
-            return Encoding(given, _check(file, given))
-        except (UnicodeDecodeError, LookupError) as error:
+            name = codecs.lookup(given).name
+            if marked is not None and name.startswith(marked.removesuffix("-sig")):
+                name = marked  # the mark is none of the text
+            return Encoding(name, _check(file, name))
+        except (UnicodeError, LookupError) as error:
             raise file.error(f"is not {given} text: {error}") from error
     if head.count(0) > len(head) // 4:
         # The half of a Latin letter that is 0 comes first or second.

@@ -128,7 +128,9 @@ class _Decoder:
             self._flaws.append(f"has {shorten(twice)!r} twice; each name may be there only once")
         return result
 
-    def _constant(self, text: str) -> str:
+    def _constant(self, text: str) -> str | None:
+        if text == "NaN":  # how Python and pandas write a number that is missing
+            return None
         self._flaws.append(f"has {text}, which is no JSON; write null or a text")
         return text
 

@@ -7,6 +7,7 @@ import io
 import re
 import unicodedata
 from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -56,6 +57,9 @@ def compiled(pattern: str) -> re.Pattern[str]:
     decomposed = unicodedata.normalize("NFKD", pattern)
     plain = "".join(sign for sign in decomposed if not unicodedata.combining(sign))
     return re.compile(plain, re.IGNORECASE)
+
+
+_A_MOMENT = datetime(2024, 10, 29, 18, 45, 30, tzinfo=UTC)
 
 
 def _column(value: Any) -> Any:
@@ -119,6 +123,18 @@ class Rule(BaseModel):
             except re.error as error:
                 raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
         return patterns
+
+    @field_validator("formats")
+    @classmethod
+    def _dates_with_a_time(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
+        for form in formats:
+            try:
+                read = datetime.strptime(_A_MOMENT.strftime(form), form)  # noqa: DTZ007
+            except (ValueError, re.error) as error:
+                raise ValueError(f"{form!r} is no strptime format: {error}") from error
+            if read.hour != _A_MOMENT.hour:
+                raise ValueError(f"{form!r} has no hour: an alert is of a moment, not of a day")
+        return formats
 
     @field_validator("zone")
     @classmethod
@@ -267,6 +283,8 @@ def _parse(path: str, content: bytes) -> Mapping:
         _refuse_twice(path, root)
         plain = yaml.load(content, Loader=yaml.BaseLoader)  # noqa: S506 (it makes texts only)
         return Mapping.model_validate(plain)
+    except RecursionError as error:
+        raise MappingError(f"Mapping {path} is nested too deeply to be one.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise MappingError(f"Mapping {path} is not YAML: {error}") from error
     except ValidationError as error:
@@ -334,16 +352,22 @@ def _check_words(path: str, mapping: Mapping, data_dir: Path) -> None:
             )
 
 
+_UNKNOWN_TO_ALL = ("", "?", "xyzzy")
+"""Degrees that no scale has: a pattern that fits one of them takes what nobody knows."""
+
+
 def _refuse_everything(path: str, rule: Rule, urgent: Collection[str]) -> None:
     """Refuse a key that an empty or unknown degree fits too, if what it gives can wait."""
     fits_all = {f"table.{key}": value for key, value in rule.table.items() if not fold(key)}
     fits_all |= {
-        f"patterns.{key}": value for key, value in rule.patterns.items() if compiled(key).search("")
+        f"patterns.{key}": value
+        for key, value in rule.patterns.items()
+        if any(compiled(key).search(text) for text in _UNKNOWN_TO_ALL)
     }
     for place, value in fits_all.items():
         if value not in urgent:
             raise MappingError(
-                f"Mapping {path} is not valid. fields.grado.{place}: it fits an empty text, so an "
-                f"alert whose degree nobody knows would be {value!r} and wait; give a key that "
-                "fits only what it means."
+                f"Mapping {path} is not valid. fields.grado.{place}: it fits an empty or any "
+                f"text, so an alert whose degree nobody knows would be {value!r} and wait; give a "
+                "key that fits only what it means."
             )

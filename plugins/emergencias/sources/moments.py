@@ -30,19 +30,20 @@ def with_offset(
     """
     if not isinstance(value, str):
         return value, False
+    text = value.strip()
     for form in formats:
         try:
-            moment = datetime.strptime(value.strip(), form)  # noqa: DTZ007 (gains its zone below)
+            moment = datetime.strptime(text, form)  # noqa: DTZ007 (gains its zone below)
         except ValueError:
             continue
         return _zoned(value, moment, zone)
-    if not _DATE_AND_TIME.match(value):
+    if not _DATE_AND_TIME.match(text):
         return value, False
     try:
-        moment = datetime.fromisoformat(value)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return value, False
-    return (value, True) if moment.tzinfo is not None else _zoned(value, moment, zone)
+    return (text, True) if moment.tzinfo is not None else _zoned(value, moment, zone)
 
 
 def _zoned(value: str, moment: datetime, zone: ZoneInfo) -> tuple[str, bool]:

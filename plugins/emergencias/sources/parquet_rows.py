@@ -10,6 +10,7 @@ from datetime import date, time
 from decimal import Decimal
 from typing import Any, BinaryIO, cast
 
+from emergencias.sources.errors import SourceError
 from emergencias.sources.json_rows import as_text, real, whole
 from emergencias.sources.names import fold
 from emergencias.sources.rows import CheckNames, Place, Refused, Row, Rows
@@ -49,6 +50,8 @@ def parquet_rows(file: StoredFile, wanted: Collection[str], check_names: CheckNa
                         yield Refused(place, flaw, as_text(dict(zip(names, cells, strict=True))))
                     else:
                         yield Row(place, names, values)
+        except SourceError:
+            raise
         except UnicodeDecodeError as error:  # a text column's own, found by the batch
             raise file.error_at(
                 f"after row {row}", f"bytes that are not UTF-8 text: {error}"

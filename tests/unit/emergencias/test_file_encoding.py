@@ -76,6 +76,25 @@ def test_a_mapping_may_say_encoding_and_delimiter_for_certain(tmp_path):
     assert (report.encoding, report.delimiter) == ("cp1250", "~")
 
 
+@pytest.mark.parametrize(
+    ("given", "encoding"),
+    [("utf-8", "utf-8"), ("UTF8", "utf-8"), ("utf-16-le", "utf-16-le"), ("UTF-16", "utf-16-le")],
+)
+def test_a_mark_is_no_text_although_the_encoding_was_given(tmp_path, given, encoding):
+    path = write(tmp_path, [["Ávila", "x"]])
+    path.write_bytes(("\ufeff" + path.read_text("utf-8")).encode(encoding))
+
+    assert rows_of(path, MAPPING.model_copy(update={"encoding": given})) == [["Ávila", "x"]]
+
+
+def test_a_given_utf_8_refuses_damaged_rows_alone_however_it_is_written(tmp_path):
+    path = write(tmp_path, [[place, "x"] for place in PLACES])
+    path.write_bytes(path.read_bytes().replace("Á".encode(), b"\xc3", 1))
+    mapping = MAPPING.model_copy(update={"encoding": "UTF-8"})
+
+    assert inspect(path, mapping=mapping).refused == 1
+
+
 def test_the_first_letter_that_tells_the_encoding_may_come_late(tmp_path, monkeypatch):
     monkeypatch.setattr(stored, "CHUNK", 1000)
     rows = [["Soria", str(n)] for n in range(2000)] + [["Ávila", "x"], ["Móstoles", "y"]]

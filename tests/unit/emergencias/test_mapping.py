@@ -189,9 +189,19 @@ REFUSED = {
     "accented range": ("fields: {grado: {column: x, patterns: {'[z-ñ]': Urgente}}}",
                        "range z-ñ: name the signs one by one"),
     "pattern for all": ("fields: {grado: {column: x, patterns: {'verde|': Leve}}}",
-                        "fields.grado.patterns.verde|: it fits an empty text"),
+                        "fields.grado.patterns.verde|: it fits an empty or any text"),
+    "pattern for anything": ("fields: {grado: {column: x, patterns: {'.+': Leve}}}",
+                             "fields.grado.patterns..+: it fits an empty or any text"),
+    "pattern for all but": ("fields: {grado: {column: x, patterns: {'[^u]': Leve}}}",
+                            "fields.grado.patterns.[^u]: it fits an empty or any text"),
+    "format of nothing": ("fields: {fecha: {column: x, formats: ['%Q']}}", "'%Q' is no strptime"),
+    "format with a part twice": ("fields: {fecha: {column: x, formats: ['%d %d %Y']}}",
+                                 "'%d %d %Y' is no strptime format"),
+    "format of a day": ("fields: {fecha: {column: x, formats: ['%d/%m/%Y']}}",
+                        "'%d/%m/%Y' has no hour"),
+    "nested without end": ("[" * 5000, "nested too deeply"),
     "empty key": ("fields: {grado: {column: x, table: {' ': Leve}}}",
-                  "fields.grado.table. : it fits an empty text"),
+                  "fields.grado.table. : it fits an empty or any text"),
 }  # fmt: skip
 
 

@@ -85,7 +85,9 @@ def test_a_refused_row_is_told_written_beside_and_in_the_exit_status(tmp_path, h
     [
         (["none.csv", "--dry-run"], "none.csv does not exist"),
         (["{file}", "--map", "nada", "--dry-run"], "There is no mapping 'nada'"),
-        (["{file}", "--map", "original", "--to", "{file}"], "is the file that is read"),
+        (["{file}", "--map", "original", "--to", "{file}"], "the file that is read"),
+        (["file://{file}", "--to", "{file}"], "the file that is read"),
+        (["{file}", "--to", ""], "'' is no file's name"),
         (["{file}", "--map", "llamadas_911", "--dry-run"], "all 3 rows are refused"),
     ],
 )
@@ -95,6 +97,18 @@ def test_what_a_user_can_mend_is_told_in_a_sentence(half_good, arguments, said):
     assert result.exit_code == 1
     assert said in told(result)
     assert "Traceback" not in result.output
+
+
+def test_refused_rows_that_were_mended_are_not_written_over(tmp_path):
+    mended = tmp_path / "a.jsonl.refused.jsonl"
+    mended.write_text(json.dumps(ROW) + "\n{oops\n")
+    before = mended.read_bytes()
+
+    result = intake(mended, "--to", tmp_path / "a.jsonl")
+
+    assert result.exit_code == 1
+    assert "the file that is read" in told(result)
+    assert mended.read_bytes() == before
 
 
 def test_a_connection_that_cannot_be_used_is_named(monkeypatch):
