@@ -24,11 +24,11 @@ from ksqldb_local.types import (
     BOOLEAN,
     DOUBLE,
     INTEGER,
-    PRIMITIVES,
     PSEUDO_COLUMNS,
     STRING,
     Schema,
     SqlType,
+    cast_type,
 )
 
 Row = tuple[Any, ...]
@@ -219,6 +219,12 @@ _CASTS = {
     "DOUBLE": "to_double",
     "BOOLEAN": "to_boolean",
 }
+
+
+def _widened(part: Typed, kind: SqlType) -> str:
+    """Return the code of a part whose value has the type of the whole."""
+    same = part.type in (None, kind) or kind != DOUBLE
+    return part.code if same else f"{_CASTS[kind.base]}({part.code})"
 
 
 def _literal_value(code: str) -> Any:
@@ -491,16 +497,17 @@ class Compiler:
     def _case(self, node: exp.Case) -> Typed:
         default = node.args.get("default")
         last = self._compile(default) if default is not None else Typed("None", None)
-        kinds = [last.type]
-        code = last.code
-        nullable = last.nullable
-        for branch in reversed(node.args["ifs"]):
-            condition = self._boolean(branch.this, "CASE")
-            result = self._compile(branch.args["true"])
-            code = f"({result.code} if {condition} else {code})"
-            kinds.append(result.type)
-            nullable = nullable or result.nullable
-        return Typed(code, self._common(kinds, expression_text(node)), nullable=nullable)
+        branches = [
+            (self._boolean(branch.this, "CASE"), self._compile(branch.args["true"]))
+            for branch in reversed(node.args["ifs"])
+        ]
+        kinds = [last.type, *(result.type for _, result in branches)]
+        common = self._common(kinds, expression_text(node))
+        code = _widened(last, common)
+        for condition, result in branches:
+            code = f"({_widened(result, common)} if {condition} else {code})"
+        nullable = last.nullable or any(result.nullable for _, result in branches)
+        return Typed(code, common, nullable=nullable)
 
     def _common(self, kinds: list[SqlType | None], text: str) -> SqlType:
         known = [k for k in kinds if k is not None]
@@ -515,7 +522,7 @@ class Compiler:
         raise StatementError(f"The parts of {text} have different types: {names}")
 
     def _cast(self, node: exp.Cast) -> Typed:
-        kind = PRIMITIVES.get(node.to.sql().upper())
+        kind = cast_type(node.to)
         if kind is None or kind.base not in _CASTS:
             raise UnsupportedError(f"CAST to {node.to.sql().upper()}")
         inner = self._compile(node.this)
@@ -543,7 +550,7 @@ class Compiler:
                 f"{', ...' if function.variadic else ''}."
             )
         returns = function.returns or self._common(types, expression_text(node))
-        codes = [a.code for a in arguments]
+        codes = [a.code if function.returns else _widened(a, returns) for a in arguments]
         if name == "EXTRACTJSONFIELD" and arguments[1].literal and arguments[1].type == STRING:
             return self._extract(node, codes[0])
         if name in ("COALESCE", "IFNULL") and len(codes) == 2:

@@ -15,7 +15,7 @@ from ksqldb_local.statements import (
     Properties,
     Select,
 )
-from ksqldb_local.types import PRIMITIVES, PSEUDO_COLUMNS, Schema, identifier, quoted
+from ksqldb_local.types import PSEUDO_COLUMNS, Schema, cast_type, identifier, quoted
 
 OPERATORS: Mapping[type[exp.Expression], str] = {
     exp.EQ: "=",
@@ -111,8 +111,7 @@ def expression_text(
             parts.append(f"ELSE {text(node.args['default'])}")
         return "(" + " ".join([*parts, "END"]) + ")"
     if isinstance(node, exp.Cast):
-        kind = node.to.sql().upper()
-        return f"CAST({text(node.this)} AS {PRIMITIVES.get(kind, kind)})"
+        return f"CAST({text(node.this)} AS {cast_type(node.to) or node.to.sql().upper()})"
     if isinstance(node, exp.Anonymous):
         return f"{str(node.this).upper()}({', '.join(map(text, node.expressions))})"
     operator = OPERATORS.get(type(node))

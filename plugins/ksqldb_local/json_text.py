@@ -138,8 +138,8 @@ def _has_astral(raw: bytes) -> bool:
     return b"\xf0" in raw or b"\xf1" in raw or b"\xf2" in raw or b"\xf3" in raw or b"\xf4" in raw
 
 
-def dump_object(row: dict[str, Any]) -> bytes:
-    """Serialize a record's value: compact, raw UTF-8, with Jackson's escapes.
+def dump_object(row: dict[str, Any] | list[Any]) -> bytes:
+    """Serialize a record's value or a query's row: compact, raw UTF-8, with Jackson's escapes.
 
     Half a surrogate pair, which UTF-8 cannot carry, goes out as its escape: Jackson writes each
     half of a pair that way, and an alert must not be lost for half a smiley.

@@ -73,7 +73,7 @@ def resolve(select: Select, source: Stream, *, persistent: bool, sink: str = "")
                 )
             if kind is None:
                 raise StatementError(f"The type of column `{name}` is not known: it is NULL.")
-            if persistent and kind.base == "DECIMAL":
+            if kind.base == "DECIMAL":
                 raise StatementError(
                     f"Column `{name}` is DECIMAL, which ksqldb_local does not write: CAST it "
                     "to DOUBLE."

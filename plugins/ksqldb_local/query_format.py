@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from ksqldb_local.json_text import dump_object
 from ksqldb_local.transient import TransientQuery
 from ksqldb_local.types import quoted
 
@@ -35,7 +36,7 @@ class RowFormat:
 
     def body(self, rows: Sequence[list[Any]]) -> bytes:
         """Return some rows, at least one."""
-        return b"".join(orjson.dumps(row) + b"\n" for row in rows)
+        return b"".join(dump_object(row) + b"\n" for row in rows)
 
     def tail(self) -> bytes:
         """Return what comes after the rows."""
@@ -53,7 +54,7 @@ class JsonArray(RowFormat):
 
     def body(self, rows: Sequence[list[Any]]) -> bytes:
         """Return some rows, at least one."""
-        return b"".join(b",\n" + orjson.dumps(row) for row in rows)
+        return b"".join(b",\n" + dump_object(row) for row in rows)
 
     def tail(self) -> bytes:
         """Return what comes after the rows."""
@@ -75,7 +76,7 @@ class KsqlV1(RowFormat):
 
     def body(self, rows: Sequence[list[Any]]) -> bytes:
         """Return some rows, at least one."""
-        return b"".join(b",\n" + orjson.dumps({"row": {"columns": row}}) for row in rows)
+        return b"".join(b",\n" + dump_object({"row": {"columns": row}}) for row in rows)
 
     def tail(self) -> bytes:
         """Return what comes after the rows."""

@@ -60,6 +60,10 @@ def _object(body: dict[str, Any], name: str) -> dict[str, Any]:
     return value
 
 
+def _variables(body: dict[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in _object(body, "sessionVariables").items()}
+
+
 def _row_format(request: Request) -> type[RowFormat] | None:
     accept = request.headers.get("accept") or "*/*"
     kinds = [part.split(";")[0].strip() for part in accept.split(",")]
@@ -103,7 +107,7 @@ def application(engine: Engine) -> Starlette:
             raise GenericError(
                 f"Invalid JSON in request: Missing required creator property '{sql}'"
             )
-        text = substitute(text, _object(body, "sessionVariables"))
+        text = substitute(text, _variables(body))
         started = await run_in_threadpool(engine.transient.start, text, _object(body, properties))
         rows = format_of(started)
         return StreamingResponse(_answer(started, rows), media_type=rows.media_type)
@@ -143,7 +147,7 @@ def application(engine: Engine) -> Starlette:
             raise GenericError(
                 f"Invalid JSON in request: commandSequenceNumber {number!r} is not a whole number"
             )
-        variables = {str(k): str(v) for k, v in _object(body, "sessionVariables").items()}
+        variables = _variables(body)
         return _json(
             await run_in_threadpool(
                 engine.execute, text, _object(body, "streamsProperties"), variables, number

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlglot import exp
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,13 @@ PRIMITIVES = {
     "BOOLEAN": BOOLEAN,
     "BYTES": BYTES,
 }
+
+
+def cast_type(node: exp.DataType) -> SqlType | None:
+    """Return the type that a CAST of the parser names, or nothing if there is none here."""
+    name = node.sql().upper()
+    return PRIMITIVES.get("STRING" if name == "TEXT" else name)  # sqlglot's word for STRING
+
 
 PSEUDO_COLUMNS = {"ROWTIME": BIGINT, "ROWPARTITION": INTEGER, "ROWOFFSET": BIGINT}
 

@@ -252,17 +252,26 @@ def checked_ids(query_ids: Any) -> list[str]:
     Raises:
         AirflowFailException: They are anything but a list of at least one id.
     """
+    what = "query id, for instance the XCom 'query_ids' of the deployment"
+    return checked_texts("query_ids", query_ids, what)
+
+
+def checked_texts(argument: str, values: Any, what: str) -> list[str]:
+    """Return a list of texts that came as an argument, a template or XCom.
+
+    One text would be taken letter by letter: a template that is no native one gives such.
+
+    Raises:
+        AirflowFailException: They are anything but a list of at least one text.
+    """
     if (
-        isinstance(query_ids, str)
-        or not isinstance(query_ids, Sequence)
-        or not query_ids
-        or not all(isinstance(query_id, str) and query_id for query_id in query_ids)
+        isinstance(values, str)
+        or not isinstance(values, Sequence)
+        or not values
+        or not all(isinstance(value, str) and value for value in values)
     ):
-        raise AirflowFailException(
-            f"query_ids is {query_ids!r}: give a list of at least one query id, for instance the "
-            "XCom 'query_ids' of the deployment"
-        )
-    return list(query_ids)
+        raise AirflowFailException(f"{argument} is {values!r}: give a list of at least one {what}")
+    return list(values)
 
 
 @contextmanager

@@ -83,11 +83,13 @@ class KsqlDbDropOperator(KsqlDbOperator):
             KsqlDbError: A failure that a retry can mend.
         """
         from ksqldb_provider.client import UnknownObjectError
+        from ksqldb_provider.sensors import checked_texts
         from ksqldb_provider.sql import name_of
 
+        names = checked_texts("names", self.names, "name of a stream or table")
         dropped = []
         with self._client(context) as client:
-            for name in [name_of(text) for text in self.names]:
+            for name in map(name_of, names):
                 try:
                     client.drop(name, delete_topic=self.delete_topics)
                 except UnknownObjectError as error:

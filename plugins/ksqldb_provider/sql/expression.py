@@ -76,6 +76,11 @@ def _canonical(node: Any, sources: frozenset[str]) -> Canonical:
             return ("Column", column) if table in sources else ("Column", table, column)
         case exp.Column():
             return ("Column", _canonical(node.this, sources))
+        case exp.DPipe():
+            parts = (_canonical(part, sources) for part in (node.this, node.expression))
+            return ("Function", "CONCAT", *parts)  # as a server echoes it
+        case exp.Like() if node.args.get("negate"):
+            return ("Not", ("this", ("Like", *_arguments(node, sources, "negate"))))
         case exp.Anonymous():
             arguments = (_canonical(argument, sources) for argument in node.expressions)
             return ("Function", str(node.this).upper(), *arguments)

@@ -33,7 +33,7 @@ def parse_query(text: str) -> SelectQuery:
             f"a SELECT is expected here, not {tokens[0].text}", text=text, position=tokens[0].start
         )
     limit = None
-    if tokens[-3].is_word("LIMIT") and tokens[-2].kind is TokenKind.NUMBER:
+    if len(tokens) > 3 and tokens[-3].is_word("LIMIT") and tokens[-2].kind is TokenKind.NUMBER:
         limit = int(tokens[-2].text)
     return SelectQuery(
         text=text[tokens[0].start : tokens[-1].end],

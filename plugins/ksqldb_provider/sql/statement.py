@@ -288,7 +288,8 @@ def _head(reader: _Reader) -> _Head | None:
     columns: tuple[Column, ...] = ()
     properties: dict[str, str] = {}
     if reader.take_symbol("("):
-        columns = tuple(_column(part, reader) for part in _split_at_commas(reader.in_parentheses()))
+        parts = _split_at_commas(reader.in_parentheses(), types=True)
+        columns = tuple(_column(part, reader) for part in parts)
     if reader.take_words("WITH"):
         if not reader.take_symbol("("):
             raise reader.error("'(' is missing after WITH")
@@ -324,12 +325,14 @@ def _parse(tokens: Sequence[Token], text: str, path: Path | None) -> Statement:
     )
 
 
-def _split_at_commas(tokens: Sequence[Token]) -> list[list[Token]]:
+def _split_at_commas(tokens: Sequence[Token], *, types: bool = False) -> list[list[Token]]:
+    """Cut at the commas that stand outside brackets; only in types `<` and `>` are such."""
+    opening, closing = ("([<", ")]>") if types else ("([", ")]")
     parts: list[list[Token]] = [[]]
     depth = 0
     for token in tokens:
         if token.kind is TokenKind.SYMBOL:
-            depth += (token.text in "([<") - (token.text in ")]>")
+            depth += (token.text in opening) - (token.text in closing)
         if token.is_symbol(",") and depth == 0:
             parts.append([])
         else:
@@ -402,9 +405,12 @@ def _clauses(tokens: Sequence[Token]) -> dict[str, list[Token]]:
     parts: dict[str, list[Token]] = {"SELECT": []}
     clause = "SELECT"
     depth = 0
+    before: Token | None = None
     for token in tokens:
         depth += token.is_symbol("(") - token.is_symbol(")")
-        if depth == 0 and token.is_word(*_CLAUSES):
+        compares = before is not None and before.is_word("DISTINCT")  # IS DISTINCT FROM
+        before = token
+        if depth == 0 and token.is_word(*_CLAUSES) and not compares:
             clause = token.value
             parts[clause] = []
         else:

@@ -102,6 +102,8 @@ def test_unreadable_records_are_skipped_and_failing_columns_null(server: Any, so
     server.execute("INSERT INTO bad_raw VALUES ('nada'); INSERT INTO bad VALUES ('x', 0);")
 
     assert rows(query(server, "SELECT v, 1 / n AS q FROM bad;")) == [["x", None]]
+    half = "SELECT SUBSTRING('\U0001f600b', 2) AS h FROM bad;"  # of a pair that UTF-8 cannot carry
+    assert rows(query(server, half)) == [["\ude00b"]]
     assert len(rows(query(server, "SELECT v FROM raw;"))) == 2
 
 
@@ -112,6 +114,7 @@ WRONG = [
     ("SELECT v, COUNT(*) FROM s GROUP BY v EMIT CHANGES;", "ksqlDB server"),
     ("PRINT 'x';", "ksqlDB server"),
     ("SELECT", "Syntax"),
+    ("SELECT 1.5 AS x FROM s;", "DECIMAL"),
 ]
 
 

@@ -160,6 +160,8 @@ def test_streams_are_deployed_watched_and_removed(name, run, task_instance, clie
 
     with pytest.raises(AirflowFailException, match="read"):
         run(KsqlDbDropOperator(task_id="source", names=[name]))
+    with pytest.raises(AirflowFailException, match="names is"):
+        run(KsqlDbDropOperator(task_id="letters", names=name))
     drop = KsqlDbDropOperator(task_id="drop", names=[f"{name}_2", name.lower()])
     assert run(drop) == [f"{name}_2", name]
     assert run(drop) == []

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlglot import exp
 
 from ksqldb_local.compiler import Compiler, java_double
 from ksqldb_local.errors import FunctionError, StatementError, UnsupportedError
+from ksqldb_local.formatting import expression_text
 from ksqldb_local.functions import JsonCache
 from ksqldb_local.parser import parse
 from ksqldb_local.statements import Query
@@ -29,11 +31,16 @@ NAMES = ("a", "b", "n", "m", "d", "t", "q")
 Values = dict[str, Any]
 
 
-def compiled(text: str) -> tuple[Callable[[Values], Any], SqlType | None]:
+def expression_of(text: str) -> exp.Expression:
     query = parse(f"SELECT {text} AS x FROM s;")[0]
     assert isinstance(query, Query)
     expression = query.select.items[0].expression
     assert expression is not None
+    return expression
+
+
+def compiled(text: str) -> tuple[Callable[[Values], Any], SqlType | None]:
+    expression = expression_of(text)
     compiler = Compiler(SCHEMA, "S", JsonCache())
     evaluate = compiler.evaluator(expression)
 
@@ -162,6 +169,14 @@ def test_guard_of_the_routing_sql() -> None:
         ("JSON_KEYS(a)", {}, None),
         ("JSON_ARRAY_LENGTH(a)", {"a": "[1,2]"}, 2),
         ("NULLIF(a, 'x')", {"a": "x"}, None),
+        ("COALESCE(d, 2.5)", {}, 2.5),
+        ("COALESCE(d, n)", {"n": 7}, 7.0),
+        ("COALESCE(d, n)", {}, None),
+        ("CASE WHEN t THEN d ELSE 1 END", {"t": False}, 1.0),
+        ("CASE WHEN t THEN n WHEN n > 1 THEN d END", {"t": True, "n": 3}, 3.0),
+        ("CAST(n AS STRING)", {"n": 5}, "5"),
+        ("CAST(a AS INT)", {"a": "5"}, 5),
+        ("a || 'x'", {"a": "b"}, "bx"),
         ("IFNULL(a, 'x')", {}, "x"),
         ("CAST(n AS VARCHAR)", {"n": 5}, "5"),
         ("CAST(t AS VARCHAR)", {"t": True}, "true"),
@@ -189,6 +204,10 @@ def test_value_is_as_documented(text: str, values: Values, expected: Any) -> Non
 
     assert found == expected
     assert type(found) is type(expected)
+    # What is stored, and read again after a restart, is the canonical text.
+    stored = expression_text(expression_of(text))
+    assert value(stored, **values) == expected
+    assert expression_text(expression_of(stored)) == stored
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,9 @@ SOURCE = frozenset({"S"})
         ("ROWPARTITION", "S.ROWPARTITION"),
         ("x + 1 > y * 2", "((S.X + 1) > (S.Y * 2))"),
         ("a->b = 'x'", "(S.A->B = 'x')"),
+        ("a || 'x' || b", "CONCAT(CONCAT(S.A, 'x'), S.B)"),
+        ("a NOT LIKE 'x%'", "(NOT (S.A LIKE 'x%'))"),
+        ("a IS DISTINCT FROM 'q'", "(S.A IS DISTINCT FROM 'q')"),
     ],
 )
 def test_what_is_written_and_what_is_echoed_are_equal(written, echoed):

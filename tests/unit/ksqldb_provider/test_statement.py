@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ksqldb_provider.sql import Column, SqlError, StatementKind, load_folder, parse_statement
+from ksqldb_provider.sql.expression import canonical
 
 CSAS = """-- who gets what; not a statement
 CREATE STREAM IF NOT EXISTS Urgentes -- why
@@ -44,6 +45,24 @@ def test_create_as_select_gives_sink_source_and_output_columns():
         "VALUE_FORMAT": "JSON",
         "PARTITIONS": "3",
     }
+
+
+@pytest.mark.parametrize(
+    "select",
+    [
+        "id, b > 1 AS big, a",
+        "id, (b < 1) AS big, a",
+        "id, CASE WHEN b > 10 THEN 'x' ELSE 'y' END AS big, a",
+        "id, a IS DISTINCT FROM 'q' AS big, a",
+    ],
+)
+def test_signs_of_comparison_are_no_brackets_and_distinct_from_is_no_clause(select):
+    query = f"CREATE STREAM x AS SELECT {select} FROM s WHERE a IS DISTINCT FROM 'q';"
+    definition = parse_statement(query).definition
+
+    assert definition.sources == ("S",)
+    assert [name for name, _ in definition.select] == ["ID", "BIG", "A"]
+    assert definition.where == canonical("a IS DISTINCT FROM 'q'")
 
 
 def test_topic_is_the_name_when_none_is_given():
