@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from emergencias_cli.broker import reachable_kafka
 from emergencias_cli.console import errors, fail, progress
-from emergencias_cli.output import STDOUT, lines_to
+from emergencias_cli.output import STDOUT, file_path, lines_to
 
 if TYPE_CHECKING:
     from emergencias.plan import InputFile
@@ -191,6 +191,7 @@ def _write(file: str, mapping: str | None, settings: Settings, to: str) -> Sourc
 
     refused = None if to == STDOUT else f"{to}.{sources.REFUSED_FILE}"
     for written in () if refused is None else (to, refused):
+        file_path(written)
         if _same_file(written, file):
             raise fail(f"--to {to} would write over {written}, the file that is read; give another")
     found = _inspect(file, mapping, settings, refused)

@@ -7,10 +7,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import typer
 
 from emergencias_cli.console import fail
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 STDOUT = "-"
 
@@ -40,11 +44,9 @@ def lines_to(to: str) -> Iterator[Sink]:
         raise fail(f"{to} cannot be written: {error}") from error
 
 
-@contextmanager
-def _file(name: str) -> Iterator[Sink]:
+def file_path(name: str) -> UPath:
+    """Return the path of a file to write, or end the command: it is none, or not reachable."""
     from upath import UPath
-
-    from emergencias.files import replacing
 
     try:
         path = UPath(name)
@@ -53,7 +55,14 @@ def _file(name: str) -> Iterator[Sink]:
         raise fail(f"{name} cannot be written: {error}") from error
     if not path.name:
         raise fail(f"{name!r} is no file's name; give one, or - for standard output")
-    with replacing(path) as raw:
+    return path
+
+
+@contextmanager
+def _file(name: str) -> Iterator[Sink]:
+    from emergencias.files import replacing
+
+    with replacing(file_path(name)) as raw:
         if not name.endswith(".gz"):
             yield raw.write
             return
