@@ -39,6 +39,6 @@ def shorten(value: Any, length: int = _MAX_QUOTED) -> str:
         value: Anything; what is no text is shown as Python writes it.
         length: Most characters of it; a number that the cut would divide is masked whole.
     """
-    # Masked before it is written as Python does, which puts letters into separators: '\\xa0'.
+    # Masked before it is written as Python does, which puts letters into separators: '\xa0'.
     text = _masked(value) if isinstance(value, str) else repr(_masked(value))
     return text if len(text) <= length else text[:length] + "..."
